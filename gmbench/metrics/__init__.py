@@ -1,0 +1,1 @@
+"""Metrics: pure functions on tensors that return Estimates, one file each."""
