@@ -1,0 +1,75 @@
+"""Files of real data: in the folder that $GMBENCH_DATA names, or downloaded into the user's cache; always checked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from gmbench.errors import UserError
+from gmbench.plugin import DataFile, TaskCard, Variant
+from gmbench.record import sha256_of
+
+Status = Literal["ok", "missing", "damaged"]
+
+
+def checksums(card: TaskCard, variant: Variant) -> dict[str, str]:
+    """The SHA-256 of every file of a task by path: part of a run's identity."""
+    return {file.path: file.sha256 for file in card.data}
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("gmbench"))
+
+
+def locate(file: DataFile) -> Path:
+    """Where the file is, or would be put by a download."""
+    if local := os.environ.get("GMBENCH_DATA"):
+        path = Path(local).expanduser() / file.path
+        if path.exists():
+            return path
+    return cache_folder() / file.path
+
+
+def status(file: DataFile) -> Status:
+    """Whether the file is there with the right content."""
+    path = locate(file)
+    if not path.is_file():
+        return "missing"
+    return "ok" if sha256_of(path) == file.sha256 else "damaged"
+
+
+def fetch(file: DataFile) -> Path:
+    """The file, checked; downloaded first where it is missing and its address is known.
+
+    Raises:
+        UserError: It is missing and cannot be downloaded, or its content is not what the card says.
+    """
+    path = locate(file)
+    if not path.is_file():
+        if not file.url:
+            raise UserError(f"{file.path} is missing and has no address: put it into the folder $GMBENCH_DATA names")
+        _download(file, path)
+    if (found := sha256_of(path)) != file.sha256:
+        raise UserError(f"{path} is damaged: SHA-256 {found[:12]}… where {file.sha256[:12]}… is expected; remove it")
+    return path
+
+
+def _download(file: DataFile, path: Path) -> None:
+    import pooch
+
+    try:
+        # pooch downloads to a temporary file and moves it only when the checksum is right.
+        pooch.retrieve(
+            file.url, known_hash=f"sha256:{file.sha256}", path=path.parent, fname=path.name, progressbar=False
+        )
+    except ValueError as error:
+        raise UserError(f"{file.url}: the download is damaged ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # requests raises a family of its own
+        raise UserError(
+            f"{file.path} could not be downloaded from {file.url} ({type(error).__name__}); "
+            "put it into the folder $GMBENCH_DATA names"
+        ) from None

@@ -1,0 +1,150 @@
+"""The model contract: a typed config, stages of fitting, and capabilities once fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from gmbench.errors import MissingCapability
+from gmbench.estimate import Kind
+from gmbench.spaces import Space
+
+if TYPE_CHECKING:
+    from gmbench.samplers.target import Kernel
+    from gmbench.training import Stage
+
+
+class Config(BaseModel):
+    """Base of every model's hyper-parameters: frozen, typed, bounded; an unknown name is an error.
+
+    Fields have no defaults in code: the values live in the model's card. A field's docstring is its help text.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a task gives a model to fit.
+
+    Arguments:
+        space: The space of the points.
+        train: The fixed training set (N, ...), or None where training draws are unlimited.
+        draw: `draw(num, rng)` gives a training batch (num, ...): fresh draws, or rows of `train` with replacement.
+        validation: Held-out points (M, ...) on which checkpoints and hyper-parameters may be chosen.
+        truth: The true distribution; the harness hands it to reference rows only, every other model gets None.
+    """
+
+    space: Space
+    train: Tensor | None
+    draw: Callable[[int, torch.Generator], Tensor]
+    validation: Tensor
+    truth: Any = None
+
+    @property
+    def fixed(self) -> Tensor:
+        """The training set, where there must be one."""
+        if self.train is None:
+            raise MissingCapability("this model needs a fixed training set, and this variant has unlimited draws")
+        return self.train
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """What a model's `log_prob` is.
+
+    Arguments:
+        subject: Which of the model's distributions; "" where it has only one.
+        estimator: How it is computed, with its budget: `exact`, `traj20` …
+        kind: The kind of estimate that log_prob is of log p(x): `exact`, or a `lower_bound`, …
+    """
+
+    subject: str = ""
+    estimator: str = "exact"
+    kind: Kind = "exact"
+
+    @property
+    def key(self) -> str:
+        return f"{self.subject}.{self.estimator}" if self.subject else self.estimator
+
+
+class Model(nn.Module):
+    """Something that can be fitted to a task and then has some capabilities.
+
+    A subclass names its `Config`, builds its parameters in `__init__(config, space)`, and returns from `stages` how
+    it is fitted. All state that matters is in parameters, buffers and the stages' optimizers, so that a checkpoint
+    holds it; buffers have their final shape from the start. Capabilities are methods with the signatures below.
+    """
+
+    Config: ClassVar[type[Config]] = Config
+
+    def __init__(self, config: Any, space: Space) -> None:
+        super().__init__()
+        self.config = config
+        self.space = space
+
+    def stages(self, data: Data) -> Sequence[Stage]:
+        """How the model is fitted, in order; an empty sequence where there is nothing to fit."""
+        raise NotImplementedError
+
+    def warm_start(self, name: str, parent: Model) -> None:
+        """Takes what it needs from the fitted model that the card's `[inputs]` calls `name`."""
+        raise NotImplementedError(f"{type(self).__name__} takes no input {name!r}")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's tensors are."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+
+@runtime_checkable
+class Samples(Protocol):
+    def sample(self, num: int, *, given: Any = None, rng: torch.Generator) -> Tensor:
+        """`num` independent draws (num, ...) of the model, given a condition where the task has one."""
+
+
+@runtime_checkable
+class HasLogProb(Protocol):
+    likelihood: Likelihood
+
+    def log_prob(self, x: Tensor, *, rng: torch.Generator) -> Tensor:
+        """log p(x) in nats (B,), of the kind that `likelihood` states."""
+
+
+@runtime_checkable
+class HasEnergy(Protocol):
+    def energy(self, x: Tensor) -> Tensor:
+        """E(x) (B,), with p(x) proportional to exp(-E(x))."""
+
+
+@runtime_checkable
+class HasCouplings(Protocol):
+    def couplings(self) -> Tensor:
+        """J (D, D), symmetric, zero diagonal, with log p(s) = s'Js - log Z for spins s = 2x - 1."""
+
+
+@runtime_checkable
+class HasSampler(Protocol):
+    def sampler(self) -> Kernel:
+        """The Markov kernel, stationary for exp(-energy), with which the model draws its negatives."""
+
+
+CAPABILITIES: dict[str, type] = {
+    "sample": Samples,
+    "log_prob": HasLogProb,
+    "energy": HasEnergy,
+    "couplings": HasCouplings,
+    "sampler": HasSampler,
+}
+
+
+def offers(model: object, capability: str) -> bool:
+    """Whether the model has the methods of a capability (which may still decline under some configurations)."""
+    return isinstance(model, CAPABILITIES[capability])

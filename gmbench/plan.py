@@ -1,0 +1,212 @@
+"""From what a person asks for to a plan: plugins found, config resolved and checked, identity computed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gmbench.errors import UserError, nearest
+from gmbench.model import Config, Model
+from gmbench.plugin import TRACKS, ModelCard, TaskCard, Variant, explain
+from gmbench.record import canonical, short_hash
+from gmbench.registry import Plugin, Registry, discover
+
+IDENTITY_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run as it is asked for. `model` is a name, `name+preset`, or the path of a plugin folder."""
+
+    task: str
+    model: str
+    variant: str = ""
+    track: str = ""
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "32-true"
+    threads: int = 1
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    out: Path = Path("runs")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, fully decided. `fit_id` names what is fitted; `row_id` is the same without the seed."""
+
+    request: Request
+    task: Plugin
+    model: Plugin
+    model_class: type[Model]
+    variant: Variant
+    track: str
+    name: str
+    config: Config
+    card_config: bool
+    data_sha256: dict[str, str]
+    parents: dict[str, str]
+
+    @property
+    def task_card(self) -> TaskCard:
+        assert isinstance(self.task.card, TaskCard)
+        return self.task.card
+
+    @property
+    def model_card(self) -> ModelCard:
+        assert isinstance(self.model.card, ModelCard)
+        return self.model.card
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides what is fitted, the seed apart."""
+        return {
+            "identity": IDENTITY_VERSION,
+            "task": self.task_card.name,
+            "task_version": self.task_card.version,
+            "variant": self.variant.name,
+            "track": self.track,
+            "model": self.model_card.name,
+            "model_version": self.model_card.version,
+            "config": self.config.model_dump(mode="json"),
+            "data": self.data_sha256,
+            "parents": self.parents,
+            "device": self.request.device.partition(":")[0],
+            "precision": self.request.precision,
+            "threads": self.request.threads,
+        }
+
+    @property
+    def row_id(self) -> str:
+        return short_hash(self.identity)
+
+    @property
+    def fit_id(self) -> str:
+        return short_hash({**self.identity, "seed": self.request.seed})
+
+    @property
+    def metric_versions(self) -> dict[str, int]:
+        return {name: metric.version for name, metric in self.task_card.metrics.items()}
+
+    @property
+    def record_id(self) -> str:
+        return short_hash({"fit": self.fit_id, "metrics": self.metric_versions})
+
+    @property
+    def folder(self) -> Path:
+        """`<out>/<task>/<model>/<fit_id>`."""
+        return self.request.out / self.task_card.name / self.name / self.fit_id
+
+    @property
+    def command(self) -> str:
+        """The command that makes this run."""
+        request = self.request
+        words = ["gmbench", "run", "--task", request.task, "--variant", self.variant.name, "--track", self.track]
+        words += ["--model", request.model, "--seed", str(request.seed)]
+        for flag, value, default in (
+            ("--device", request.device, "cpu"),
+            ("--precision", request.precision, "32-true"),
+            ("--threads", str(request.threads), "1"),
+        ):
+            words += [flag, value] if value != default else []
+        for name, value in sorted(request.overrides.items()):
+            words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+        return shlex.join(words)
+
+
+def make_plan(request: Request, registry: Registry | None = None) -> Plan:
+    """Decides everything about a run, importing the two plugins but fitting nothing.
+
+    Raises:
+        UserError: The request names something that is not there or does not fit together.
+    """
+    registry = registry or discover()
+    task, model = registry.task(request.task), registry.model(request.model)
+    task_card, model_card = task.card, model.card
+    assert isinstance(task_card, TaskCard) and isinstance(model_card, ModelCard)
+    preset = _preset(request.model, model_card, task_card)
+    variant = task_card.variant(request.variant or task_card.default_variant)
+    track = _track(request.track, task_card, variant)
+    if not model_card.applies_to(task_card):
+        limit = f", and only the tasks {', '.join(model_card.only_tasks)}" if model_card.only_tasks else ""
+        raise UserError(
+            f"model {model_card.name} does not apply to task {task_card.name}: it accepts "
+            f"{', '.join(model_card.accepts)} spaces{limit}; the task's space is {task_card.space}"
+        )
+    if request.seed < 0:
+        raise UserError(f"seed {request.seed}: seeds are 0, 1, 2 …")
+    model_class = model.load()
+    own = model_card.resolve(task_card.name, track, preset)
+    config = make_config(model_class, {**own, **request.overrides}, model_card)
+    parents = {}
+    if model_card.inputs:
+        from gmbench.inputs import find_parents
+
+        parents = find_parents(model_card, request, registry)
+    from gmbench.data.local import checksums
+
+    return Plan(
+        request=request,
+        task=task,
+        model=model,
+        model_class=model_class,
+        variant=variant,
+        track=track,
+        name=f"{model_card.name}+{preset}" if preset else model_card.name,
+        config=config,
+        card_config=canonical(config.model_dump(mode="json"))
+        == canonical(make_config(model_class, own, model_card).model_dump(mode="json")),
+        data_sha256=checksums(task_card, variant),
+        parents=parents,
+    )
+
+
+def make_config(model_class: type[Model], values: Mapping[str, Any], card: ModelCard) -> Config:
+    """The model's typed config from `values`; an unknown name or a wrong value is a UserError in one line."""
+    fields = model_class.Config.model_fields
+    if unknown := sorted(set(values) - set(fields)):
+        raise UserError(f"model {card.name} has no hyper-parameter {unknown[0]!r}: {nearest(unknown[0], fields)}")
+    try:
+        return model_class.Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise UserError(f"model {card.name}: {explain(error)}") from None
+
+
+def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
+    """`--set name=value` words as a dict; values are JSON where they parse as such, else strings."""
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name:
+            raise UserError(f"--set {setting!r} is not of the form name=value")
+        try:
+            overrides[name] = json.loads(text)
+        except json.JSONDecodeError:
+            overrides[name] = text
+    return overrides
+
+
+def _preset(model: str, card: ModelCard, task: TaskCard) -> str:
+    _, plus, preset = model.rpartition("/")[2].partition("+")
+    if not plus:
+        return ""
+    if preset not in card.presets:
+        raise UserError(f"model {card.name} has no preset {preset!r}: {nearest(preset, card.presets)}")
+    tasks = card.presets[preset].tasks
+    if tasks and task.name not in tasks:
+        raise UserError(f"preset {card.name}+{preset} is for {', '.join(tasks)}, not for {task.name}")
+    return preset
+
+
+def _track(track: str, task: TaskCard, variant: Variant) -> str:
+    track = track or (task.default_track if task.default_track in variant.tracks else variant.tracks[0])
+    if track not in TRACKS:
+        raise UserError(f"no track is named {track!r}: {nearest(track, TRACKS)}")
+    if track not in variant.tracks:
+        raise UserError(f"{task.name} {variant.name} has no track {track}: it has {', '.join(variant.tracks)}")
+    return track

@@ -1,0 +1,222 @@
+"""Plugins: folders with a `plugin.toml`. Reading and listing manifests executes none of them."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gmbench.errors import UserError, nearest
+from gmbench.estimate import Direction
+
+MANIFEST = "plugin.toml"
+TRACKS = ("smoke", "small", "medium", "paper")
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Track = Literal["smoke", "small", "medium", "paper"]
+Values = dict[str, Any]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Paper(_Strict):
+    """The source of a model or a task."""
+
+    title: str
+    authors: list[str]
+    year: int
+    arxiv: str = ""
+    url: str = ""
+
+
+class TrackBudget(_Strict):
+    """A task's side of a track: what is measured with how much, and when a run counts as slow (a flag only)."""
+
+    summary: str
+    ceiling_minutes: float
+    measure: Values = {}
+
+
+class Variant(_Strict):
+    """One setting of a task, written as named factors: `lattice=10x10,sigma=0.1`."""
+
+    name: str
+    tracks: list[Track]
+
+    @property
+    def factors(self) -> dict[str, str]:
+        return parse_factors(self.name)
+
+
+class MetricCard(_Strict):
+    """What a task says of one of its metrics. `requires`: capabilities; `a|b` means that either will do."""
+
+    summary: str
+    direction: Direction | Literal["none"] = "lower"
+    unit: str = ""
+    requires: list[str] = []
+    version: int = 1
+    headline: bool = False
+
+
+class DataFile(_Strict):
+    """A file of real data, found under $GMBENCH_DATA or downloaded."""
+
+    path: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    url: str = ""
+    licence: str = ""
+
+
+class InputCard(_Strict):
+    """A finished run that this model starts from."""
+
+    model: str
+    task: str
+    track: Track
+
+
+class Preset(_Strict):
+    """A named departure from a model's card config, run as `--model name+preset`."""
+
+    summary: str
+    config: Values
+    tasks: list[str] = []
+
+
+class PerTask(_Strict):
+    """A model's config on one task, over its general one."""
+
+    config: Values = {}
+    tracks: dict[Track, Values] = {}
+
+
+class Card(_Strict):
+    """What every manifest says."""
+
+    kind: str
+    name: Name
+    version: Annotated[int, Field(ge=1)]
+    summary: str
+    entry: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    licence: str
+    paper: Paper | None = None
+    notes: str = ""
+
+
+class ModelCard(Card):
+    """The card of a model: what it accepts and can do, its config per task and track, and how that was chosen."""
+
+    kind: Literal["model"]
+    family: str
+    role: Literal["model", "reference"] = "model"
+    accepts: list[str]
+    capabilities: list[str]
+    only_tasks: list[str] = []
+    tuning: str = ""
+    config: Values = {}
+    tracks: dict[Track, Values] = {}
+    tasks: dict[str, PerTask] = {}
+    presets: dict[Name, Preset] = {}
+    inputs: dict[str, InputCard] = {}
+
+    def applies_to(self, task: TaskCard) -> bool:
+        """Whether the model can be fitted to the task."""
+        return task.space in self.accepts and (not self.only_tasks or task.name in self.only_tasks)
+
+    def resolve(self, task: str, track: str, preset: str = "") -> Values:
+        """The card's own config on a task and track: general, then track, then task, then both, then the preset."""
+        chosen: Any = track
+        per_task = self.tasks.get(task, PerTask())
+        layers = [self.config, self.tracks.get(chosen, {}), per_task.config, per_task.tracks.get(chosen, {})]
+        if preset:
+            layers.append(self.presets[preset].config)
+        return {name: value for layer in layers for name, value in layer.items()}
+
+
+class TaskCard(Card):
+    """The card of a task: its protocol, metrics, variants and tracks."""
+
+    kind: Literal["task"]
+    modality: str
+    space: str
+    default_variant: str
+    default_track: Track
+    protocol: Values
+    metrics: dict[str, MetricCard]
+    variants: list[Variant]
+    tracks: dict[Track, TrackBudget]
+    data: list[DataFile] = []
+    published: str = ""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        names = [variant.name for variant in self.variants]
+        if self.default_variant not in names:
+            raise ValueError(f"default_variant {self.default_variant!r} is not among the variants")
+        if sum(metric.headline for metric in self.metrics.values()) != 1:
+            raise ValueError("exactly one metric must be the headline")
+        for variant in self.variants:
+            if missing := set(variant.tracks) - set(self.tracks):
+                raise ValueError(f"variant {variant.name!r} names tracks without a budget: {sorted(missing)}")
+        return self
+
+    @property
+    def headline(self) -> str:
+        return next(name for name, metric in self.metrics.items() if metric.headline)
+
+    def variant(self, text: str) -> Variant:
+        """The variant that `text` names; factors left out are taken from the default variant."""
+        given = parse_factors(text)
+        default = parse_factors(self.default_variant)
+        if unknown := sorted(set(given) - {f for v in self.variants for f in v.factors}):
+            raise UserError(
+                f"task {self.name} has no variant factor {unknown[0]!r}: "
+                + nearest(unknown[0], {f for v in self.variants for f in v.factors})
+            )
+        exact = [v for v in self.variants if v.factors == given]
+        filled = [v for v in self.variants if v.factors == default | given]
+        for match in (*exact, *filled):
+            return match
+        raise UserError(f"task {self.name} has no variant {text!r}: {nearest(text, [v.name for v in self.variants])}")
+
+
+def parse_factors(text: str) -> dict[str, str]:
+    """`lattice=10x10,sigma=0.1` as a dict of strings."""
+    factors: dict[str, str] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise UserError(f"variant {text!r}: {part!r} is not of the form factor=value")
+        factors[name.strip()] = value.strip()
+    return factors
+
+
+def read_manifest(folder: Path) -> ModelCard | TaskCard:
+    """Reads and checks the manifest in `folder`; UserError says in one line what is wrong with it."""
+    path = folder / MANIFEST
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} is not a plugin folder: it has no {MANIFEST}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: {error}") from None
+    kinds: dict[str, type[ModelCard] | type[TaskCard]] = {"model": ModelCard, "task": TaskCard}
+    kind = raw.get("kind")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise UserError(f"{path}: kind is {kind!r}; {nearest(str(kind), kinds)}")
+    try:
+        return kinds[kind].model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """A pydantic error as one line: the first faulty field, what is wrong with it, and how many more there are."""
+    first, *more = error.errors(include_url=False)
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return (f"{where}: " if where else "") + message + (f" (and {len(more)} more)" if more else "")

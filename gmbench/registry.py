@@ -1,0 +1,153 @@
+"""Discovery: where plugins are looked for, and how the chosen one is imported."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gmbench.errors import UserError, nearest
+from gmbench.plugin import MANIFEST, ModelCard, TaskCard, read_manifest
+
+ENTRY_POINT_GROUP = "gmbench.plugins"
+_BUNDLED = ("tasks", "baselines")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A manifest and where it was found. `package` is its dotted name where it can be imported by one."""
+
+    card: ModelCard | TaskCard
+    folder: Path
+    package: str = ""
+
+    def load(self) -> Any:
+        """Imports the plugin and returns the class that `entry` names. This executes the plugin's code."""
+        module_name, _, attribute = self.card.entry.partition(":")
+        module = _import(self, module_name)
+        try:
+            return getattr(module, attribute)
+        except AttributeError:
+            raise UserError(f"{self.folder / MANIFEST}: entry {self.card.entry!r}: no {attribute} there") from None
+
+
+@dataclass
+class Registry:
+    """All plugins that were found, and the manifests that could not be read."""
+
+    models: dict[str, Plugin] = field(default_factory=dict)
+    tasks: dict[str, Plugin] = field(default_factory=dict)
+    broken: dict[Path, str] = field(default_factory=dict)
+    clashes: dict[tuple[str, str], list[Path]] = field(default_factory=dict)
+
+    def add(self, folder: Path, package: str = "") -> None:
+        try:
+            card = read_manifest(folder)
+        except UserError as error:
+            self.broken[folder] = str(error)
+            return
+        table = self.models if card.kind == "model" else self.tasks
+        if card.name in table and table[card.name].folder.resolve() != folder.resolve():
+            known = self.clashes.setdefault((card.kind, card.name), [table[card.name].folder])
+            known.append(folder)
+            return
+        table[card.name] = Plugin(card, folder, package)
+
+    def model(self, name: str) -> Plugin:
+        """The model of that name, or the plugin in the folder of that path; `name+preset` is accepted."""
+        base, plus, _ = name.rpartition("+")
+        return self._get("model", self.models, base if plus and not Path(name).is_dir() else name)
+
+    def task(self, name: str) -> Plugin:
+        """The task of that name, or the plugin in the folder of that path."""
+        return self._get("task", self.tasks, name)
+
+    def _get(self, kind: str, table: dict[str, Plugin], name: str) -> Plugin:
+        if _is_path(name):
+            folder = Path(name).expanduser()
+            if not folder.is_dir():
+                raise UserError(f"no folder {name}: a {kind} is named, or given as the path of its plugin folder")
+            card = read_manifest(folder)
+            if card.kind != kind:
+                raise UserError(f"{folder / MANIFEST} is a {card.kind}, not a {kind}")
+            return Plugin(card, folder)
+        if paths := self.clashes.get((kind, name)):
+            raise UserError(f"two {kind} plugins are named {name!r}: {' and '.join(map(str, paths))}")
+        if name in table:
+            return table[name]
+        for folder, reason in self.broken.items():
+            if folder.name == name:
+                raise UserError(f"the {kind} {name!r} has a broken manifest: {reason}")
+        raise UserError(f"no {kind} is named {name!r}: {nearest(name, table)}")
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or os.sep in name or name.startswith(".")
+
+
+def discover() -> Registry:
+    """Finds every plugin: bundled, named by installed packages' entry points, and in the folders of $GMBENCH_PATH."""
+    registry = Registry()
+    for kind, root in _bundled_roots():
+        for manifest in sorted(root.rglob(MANIFEST)):
+            folder = manifest.parent
+            registry.add(folder, ".".join(("gmbench", kind, *folder.relative_to(root).parts)))
+    for folder, package in _entry_points():
+        registry.add(folder, package)
+    for entry in filter(None, os.environ.get("GMBENCH_PATH", "").split(os.pathsep)):
+        for manifest in sorted(Path(entry).expanduser().glob(f"*/{MANIFEST}")):
+            registry.add(manifest.parent)
+    return registry
+
+
+def _bundled_roots() -> Iterator[tuple[str, Path]]:
+    package = Path(__file__).parent
+    checkout = package.parent
+    for kind in _BUNDLED:
+        inside = package / kind
+        yield kind, inside
+        if (checkout / "pyproject.toml").is_file() and (checkout / kind).is_dir():
+            yield kind, checkout / kind
+
+
+def _entry_points() -> Iterator[tuple[Path, str]]:
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        top, *rest = entry.value.partition(":")[0].split(".")
+        spec = importlib.util.find_spec(top)  # of a top-level name: finds without executing
+        for location in (spec.submodule_search_locations or []) if spec else []:
+            folder = Path(location, *rest)
+            if (folder / MANIFEST).is_file():
+                yield folder, ".".join((top, *rest))
+                break
+
+
+@cache
+def _synthetic_package(folder: Path) -> str:
+    """A package name for a folder that no installed package contains, so that its modules may import relatively."""
+    import hashlib
+
+    name = f"gmbench_plugin_{folder.name}_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+    package = ModuleType(name)
+    package.__path__ = [str(folder)]
+    sys.modules[name] = package
+    return name
+
+
+def _import(plugin: Plugin, module_name: str) -> ModuleType:
+    package = plugin.package or _synthetic_package(plugin.folder.resolve())
+    try:
+        return importlib.import_module(f"{package}.{module_name}")
+    except Exception as error:
+        raise UserError(
+            f"the {plugin.card.kind} {plugin.card.name!r} in {plugin.folder} cannot be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error

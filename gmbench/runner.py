@@ -1,0 +1,338 @@
+"""plan -> fit -> measure -> record: what `gmbench run` and the Python API do."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from gmbench.errors import MissingCapability, RunFailed, UserError
+from gmbench.inputs import parent_plans, require_parents
+from gmbench.model import Data, Model, offers
+from gmbench.plan import Plan, Request, make_plan
+from gmbench.progress import Progress, Silent
+from gmbench.provenance import environment
+from gmbench.randomness import derive_seed, stream
+from gmbench.record import (
+    POINTS,
+    RECORD,
+    Artifact,
+    Costs,
+    Record,
+    pack_points,
+    read_record,
+    sha256_of,
+    write_atomically,
+)
+from gmbench.registry import Registry, discover
+from gmbench.source import source_digest
+from gmbench.task import Measurement, Task
+from gmbench.training import Diverged, Trainer
+
+WEIGHTS = "model.safetensors"
+FITTED = "fitted.json"
+THROUGHPUT_SAMPLES = 1000
+
+
+@dataclass
+class Options:
+    """How a plan is carried out; nothing here changes a result."""
+
+    progress: Progress = field(default_factory=Silent)
+    should_stop: Callable[[], bool] = lambda: False
+    force: bool = False
+    remeasure: bool = False
+    with_inputs: bool = False
+    deterministic: bool = False
+    registry: Registry | None = None
+
+
+def run(request: Request, options: Options | None = None) -> Record:
+    """Carries out one run, or returns the record of the finished one; an interrupted one goes on.
+
+    Raises:
+        UserError: The request is not possible.
+        RunFailed: The run could not end and left no record; a run whose loss diverged returns a `failed` record.
+    """
+    options = options or Options()
+    registry = options.registry or discover()
+    return execute(make_plan(request, registry), options)
+
+
+def execute(plan: Plan, options: Options) -> Record:
+    """Carries out a plan under a lock on its folder, on the plan's number of threads."""
+    with _claimed(plan.folder), _threads(plan.request.threads), _determinism(options.deterministic):
+        path = plan.folder / RECORD
+        if options.force:
+            _clear(plan.folder)
+        if path.exists():
+            record = read_record(path)
+            if record.record_id == plan.record_id and not options.remeasure:
+                options.progress.message(f"already {record.status}: {path} (--force runs it again)")
+                return record
+            if record.status == "failed":
+                return record
+        parents = _parents(plan, options)
+        try:
+            task = _make_task(plan)
+            data = _data_for(plan, task)
+            model, fit_cost = _fit(plan, data, parents, options)
+        except Diverged as error:
+            return _write(plan, Measured(), Costs(), status="failed", reason=str(error))
+        measured = measure(plan, task, model, options.progress)
+        return _write(plan, measured, fit_cost)
+
+
+@dataclass
+class Measured:
+    """What measuring gave, metric by metric."""
+
+    merged: Measurement = field(default_factory=Measurement)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    wall_seconds: float = 0.0
+    process_seconds: float = 0.0
+    samples_per_second: float | None = None
+
+
+def measure(plan: Plan, task: Task, model: Any, progress: Progress) -> Measured:
+    """Every metric of the task that the model allows, each on its own random stream."""
+    found = Measured()
+    wall, process = time.perf_counter(), time.process_time()
+    metrics = plan.task_card.metrics
+    device = model.device if isinstance(model, Model) else torch.device("cpu")
+    progress.stage("measure", len(metrics), 0)
+    for done, (name, card) in enumerate(metrics.items(), start=1):
+        rng = stream(f"measure/{name}", plan.request.seed, device=device)
+        try:
+            with torch.no_grad():
+                one = task.measure(name, model, rng=rng)
+        except MissingCapability as reason:
+            found.unavailable[name] = str(reason)
+            continue
+        finally:
+            progress.advance(done, {})
+        found.merged.estimates.update(one.estimates)
+        found.merged.pictures.update(one.pictures)
+        if card.headline:
+            found.merged.headline, found.merged.per_point = one.headline, one.per_point
+    found.wall_seconds = time.perf_counter() - wall
+    found.process_seconds = time.process_time() - process
+    found.samples_per_second = _samples_per_second(model, plan.request.seed, device)
+    return found
+
+
+def load_fitted(plan: Plan) -> Model:
+    """The fitted model of a finished run, on the CPU, in evaluation mode."""
+    model = _new_model(plan)
+    try:
+        model.load_state_dict(load_file(plan.folder / WEIGHTS))
+    except Exception as error:
+        raise RunFailed(f"{plan.folder / WEIGHTS} is damaged ({type(error).__name__}); --force runs it again") from None
+    return model.eval()
+
+
+def _fit(plan: Plan, data: Data, parents: dict[str, Model], options: Options) -> tuple[Model, Costs]:
+    weights, fitted = plan.folder / WEIGHTS, plan.folder / FITTED
+    if weights.exists() and fitted.exists():
+        model, cost = load_fitted(plan), Costs.model_validate_json(fitted.read_bytes())
+        # Reference rows hold on to the truth, which is no tensor: they get it again.
+        if data.truth is not None:
+            model.stages(data)
+        return model.to(plan.request.device), cost
+    model = _new_model(plan)
+    for name, parent in parents.items():
+        model.warm_start(name, parent)
+    trainer = Trainer(
+        folder=plan.folder,
+        seed=plan.request.seed,
+        device=plan.request.device,
+        precision=plan.request.precision,
+        progress=options.progress,
+        should_stop=options.should_stop,
+    )
+    spent = trainer.fit(model, data)
+    cost = Costs(
+        fit_wall_seconds=spent.wall_seconds,
+        fit_process_seconds=spent.process_seconds,
+        steps=spent.steps,
+        examples=spent.examples,
+        parameters=sum(p.numel() for p in model.parameters()),
+        peak_memory_bytes=spent.peak_memory_bytes,
+        resumes=spent.resumes,
+        parents_process_seconds=_parents_cost(plan, options) if parents else 0.0,
+    )
+    temporary = weights.with_suffix(".tmp")
+    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, temporary)
+    temporary.replace(weights)
+    write_atomically(fitted, cost.model_dump_json().encode())
+    trainer.clear()
+    return model, cost
+
+
+def _new_model(plan: Plan) -> Model:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed("init", plan.request.seed))
+        return plan.model_class(plan.config, _make_task(plan).space)
+
+
+def _make_task(plan: Plan) -> Task:
+    task: Task = plan.task.load()(plan.task_card, plan.variant.factors, plan.track)
+    return task
+
+
+def _data_for(plan: Plan, task: Task) -> Data:
+    data = task.data(plan.request.seed)
+    if plan.model_card.role == "reference":
+        return data
+    return Data(data.space, data.train, data.draw, data.validation)
+
+
+def _parents(plan: Plan, options: Options) -> dict[str, Model]:
+    if not plan.model_card.inputs:
+        return {}
+    registry = options.registry or discover()
+    plans = parent_plans(plan.model_card, plan.request, registry)
+    require_parents(plans, (lambda parent: _run_parent(parent, options)) if options.with_inputs else None)
+    return {name: load_fitted(parent) for name, parent in plans.items()}
+
+
+def _run_parent(plan: Plan, options: Options) -> None:
+    record = execute(plan, Options(options.progress, options.should_stop, registry=options.registry))
+    if record.status == "failed":
+        raise RunFailed(f"the input {plan.name} failed: {record.reason}")
+
+
+def _parents_cost(plan: Plan, options: Options) -> float:
+    plans = parent_plans(plan.model_card, plan.request, options.registry or discover())
+    costs = [read_record(parent.folder / RECORD).cost for parent in plans.values()]
+    return sum(cost.fit_process_seconds + cost.parents_process_seconds for cost in costs)
+
+
+def _samples_per_second(model: Any, seed: int, device: torch.device) -> float | None:
+    if not offers(model, "sample"):
+        return None
+    rng = stream("measure/throughput", seed, device=device)
+    begin = time.perf_counter()
+    try:
+        with torch.no_grad():
+            model.sample(THROUGHPUT_SAMPLES, rng=rng)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    except MissingCapability:
+        return None
+    return THROUGHPUT_SAMPLES / (time.perf_counter() - begin)
+
+
+def _write(plan: Plan, measured: Measured, cost: Costs, *, status: Any = "done", reason: str = "") -> Record:
+    folder, found = plan.folder, measured.merged
+    artifacts = {}
+    for name, png in found.pictures.items():
+        write_atomically(folder / f"{name}.png", png)
+        artifacts[f"{name}.png"] = Artifact(sha256=sha256_of(folder / f"{name}.png"), bytes=len(png))
+    points = ""
+    if found.per_point is not None:
+        values = array.array("f", found.per_point.to("cpu", torch.float32).tolist())
+        write_atomically(folder / POINTS, pack_points(values))
+        points = sha256_of(folder / POINTS)
+    ceiling = plan.task_card.tracks[plan.track].ceiling_minutes * 60  # type: ignore[index]
+    spent = cost.fit_process_seconds + measured.process_seconds
+    record = Record(
+        subject="run",
+        task=plan.task_card.name,
+        task_version=plan.task_card.version,
+        variant=plan.variant.name,
+        track=plan.track,
+        model=plan.name,
+        model_version=plan.model_card.version,
+        role=plan.model_card.role,
+        config=plan.config.model_dump(mode="json"),
+        card_config=plan.card_config,
+        seed=plan.request.seed,
+        fit_id=plan.fit_id,
+        record_id=plan.record_id,
+        row_id=plan.row_id,
+        data_sha256=plan.data_sha256,
+        source_sha256={"task": source_digest(plan.task), "model": source_digest(plan.model)},
+        metric_versions=plan.metric_versions,
+        parents=plan.parents,
+        status=status,
+        reason=reason,
+        headline=found.headline,
+        metrics=found.estimates,
+        unavailable=measured.unavailable,
+        points_sha256=points,
+        artifacts=artifacts,
+        cost=cost.model_copy(
+            update={
+                "measure_wall_seconds": measured.wall_seconds,
+                "measure_process_seconds": measured.process_seconds,
+                "samples_per_second": measured.samples_per_second,
+                "over_ceiling": spent > ceiling,
+            }
+        ),
+        environment=environment(plan.request.device, plan.request.precision, plan.request.threads),
+        command=plan.command,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_atomically(folder / RECORD, record.to_json().encode())
+    return record
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Holds the run folder: two processes with the same command must not write into it together."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write into {folder}: {error.strerror}; --out names another folder") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is carrying out this run in {folder}") from None
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise RunFailed(
+                    f"cannot write into {folder}: {error.strerror}; the last checkpoint is kept, "
+                    "and the same command resumes once there is room"
+                ) from error
+            raise
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _determinism(wanted: bool) -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_file() and path.name != "lock":
+            path.unlink()

@@ -1,0 +1,77 @@
+"""The task contract: data, the protocol, and how each of its metrics is measured on a fitted model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gmbench.errors import MissingCapability
+from gmbench.estimate import Estimate
+from gmbench.model import Data, offers
+from gmbench.plugin import TaskCard
+from gmbench.randomness import derive_seed
+from gmbench.spaces import Space
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class Measurement:
+    """What a metric found.
+
+    Arguments:
+        estimates: The numbers by key; a key names the metric and whatever changes its value.
+        headline: For the headline metric: which of the keys ranks this model.
+        per_point: For the headline metric: its value at every test point, (N,) float32, for paired tests.
+        pictures: PNG files by name, without the suffix.
+    """
+
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    headline: str = ""
+    per_point: Any = None
+    pictures: dict[str, bytes] = field(default_factory=dict)
+
+
+class Task:
+    """One task in one variant and track. A subclass gives `space`, `data` and a method `measure_<metric>` a metric.
+
+    Arguments:
+        card: The task's manifest.
+        variant: The variant's factors, complete.
+        track: The name of the track.
+    """
+
+    space: Space
+    references: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, card: TaskCard, variant: Mapping[str, str], track: str) -> None:
+        self.card = card
+        self.variant = dict(variant)
+        self.budget: dict[str, Any] = dict(card.tracks[track].measure)  # type: ignore[index]
+
+    def data(self, seed: int) -> Data:
+        """Training set number `seed`, the same for every model, with the truth attached for reference rows."""
+        raise NotImplementedError
+
+    def rng(self, *names: str | int) -> torch.Generator:
+        """A stream fixed by the task's version and variant alone, for test points and the like."""
+        import torch
+
+        factors = ",".join(f"{name}={value}" for name, value in self.variant.items())
+        seed = derive_seed("task", self.card.name, self.card.version, factors, *names)
+        return torch.Generator().manual_seed(seed)
+
+    def measure(self, metric: str, model: Any, *, rng: torch.Generator) -> Measurement:
+        """Measures one metric of the card.
+
+        Raises:
+            MissingCapability: The model cannot do what the metric needs; the message names it.
+        """
+        for needed in self.card.metrics[metric].requires:
+            alternatives = needed.split("|")
+            if not any(offers(model, capability) for capability in alternatives):
+                raise MissingCapability(f"needs {' or '.join(alternatives)}, which the model does not offer")
+        found: Measurement = getattr(self, f"measure_{metric}")(model, rng=rng)
+        return found
