@@ -210,3 +210,26 @@ def _track(track: str, task: TaskCard, variant: Variant) -> str:
     if track not in variant.tracks:
         raise UserError(f"{task.name} {variant.name} has no track {track}: it has {', '.join(variant.tracks)}")
     return track
+
+
+def describe_plan(plan: Plan) -> dict[str, Any]:
+    """What `--dry-run` prints: what would be run where, and whether it has been."""
+    from gmbench.record import RECORD, read_record
+
+    path = plan.folder / RECORD
+    return {
+        "task": f"{plan.task_card.name} (version {plan.task_card.version}, {plan.task.folder})",
+        "variant": plan.variant.name,
+        "track": plan.track,
+        "model": f"{plan.name} (version {plan.model_card.version}, {plan.model.folder})",
+        "seed": plan.request.seed,
+        "config": plan.config.model_dump(mode="json"),
+        "card_config": plan.card_config,
+        "metrics": list(plan.task_card.metrics),
+        "parents": plan.parents,
+        "fit_id": plan.fit_id,
+        "record_id": plan.record_id,
+        "folder": str(plan.folder),
+        "state": read_record(path).status if path.exists() else "started" if plan.folder.exists() else "not started",
+        "command": plan.command,
+    }

@@ -19,7 +19,7 @@ Values = dict[str, Any]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
 
 class Paper(_Strict):
@@ -52,7 +52,10 @@ class Variant(_Strict):
 
 
 class MetricCard(_Strict):
-    """What a task says of one of its metrics. `requires`: capabilities; `a|b` means that either will do."""
+    """What a task says of one of its metrics.
+
+    `requires`: capabilities; `a|b` means that either will do. `null`: the value that the truth gets, where it has one.
+    """
 
     summary: str
     direction: Direction | Literal["none"] = "lower"
@@ -60,6 +63,7 @@ class MetricCard(_Strict):
     requires: list[str] = []
     version: int = 1
     headline: bool = False
+    null: float | None = None
 
 
 class DataFile(_Strict):

@@ -69,6 +69,21 @@ class Registry:
         """The task of that name, or the plugin in the folder of that path."""
         return self._get("task", self.tasks, name)
 
+    def find(self, name: str) -> Plugin:
+        """The task or model of that name, or the plugin of either kind in the folder of that path."""
+        if _is_path(name):
+            folder = Path(name).expanduser()
+            return Plugin(read_manifest(folder), folder)
+        in_models = name.rpartition("+")[0] in self.models or name in self.models or ("model", name) in self.clashes
+        if in_models and name in self.tasks:
+            raise UserError(f"{name!r} is a task and a model; give the path of its folder")
+        if in_models or name in self.tasks or ("task", name) in self.clashes:
+            return self.model(name) if in_models else self.task(name)
+        for folder, reason in self.broken.items():
+            if folder.name == name:
+                raise UserError(f"{name!r} has a broken manifest: {reason}")
+        raise UserError(f"no task or model is named {name!r}: {nearest(name, {**self.tasks, **self.models})}")
+
     def _get(self, kind: str, table: dict[str, Plugin], name: str) -> Plugin:
         if _is_path(name):
             folder = Path(name).expanduser()

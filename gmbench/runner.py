@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
 import fcntl
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from gmbench.errors import MissingCapability, RunFailed, UserError
+from gmbench.errors import RunFailed, UserError
 from gmbench.inputs import parent_plans, require_parents
-from gmbench.model import Data, Model, offers
+from gmbench.measuring import Measured, measure
+from gmbench.model import Data, Model
 from gmbench.plan import Plan, Request, make_plan
 from gmbench.progress import Progress, Silent
 from gmbench.provenance import environment
-from gmbench.randomness import derive_seed, stream
-from gmbench.record import (
-    POINTS,
-    RECORD,
-    Artifact,
-    Costs,
-    Record,
-    pack_points,
-    read_record,
-    sha256_of,
-    write_atomically,
-)
+from gmbench.randomness import derive_seed
+from gmbench.record import RECORD, Costs, Record, read_record, write_atomically
+from gmbench.recording import write_record
 from gmbench.registry import Registry, discover
 from gmbench.source import source_digest
-from gmbench.task import Measurement, Task
+from gmbench.task import Task
 from gmbench.training import Diverged, Trainer
 
 WEIGHTS = "model.safetensors"
 FITTED = "fitted.json"
-THROUGHPUT_SAMPLES = 1000
 
 
 @dataclass
@@ -89,46 +76,10 @@ def execute(plan: Plan, options: Options) -> Record:
             model, fit_cost = _fit(plan, data, parents, options)
         except Diverged as error:
             return _write(plan, Measured(), Costs(), status="failed", reason=str(error))
-        measured = measure(plan, task, model, options.progress)
+        measured = measure(
+            task, model, plan.request.seed, progress=options.progress, should_stop=options.should_stop
+        )
         return _write(plan, measured, fit_cost)
-
-
-@dataclass
-class Measured:
-    """What measuring gave, metric by metric."""
-
-    merged: Measurement = field(default_factory=Measurement)
-    unavailable: dict[str, str] = field(default_factory=dict)
-    wall_seconds: float = 0.0
-    process_seconds: float = 0.0
-    samples_per_second: float | None = None
-
-
-def measure(plan: Plan, task: Task, model: Any, progress: Progress) -> Measured:
-    """Every metric of the task that the model allows, each on its own random stream."""
-    found = Measured()
-    wall, process = time.perf_counter(), time.process_time()
-    metrics = plan.task_card.metrics
-    device = model.device if isinstance(model, Model) else torch.device("cpu")
-    progress.stage("measure", len(metrics), 0)
-    for done, (name, card) in enumerate(metrics.items(), start=1):
-        rng = stream(f"measure/{name}", plan.request.seed, device=device)
-        try:
-            with torch.no_grad():
-                one = task.measure(name, model, rng=rng)
-        except MissingCapability as reason:
-            found.unavailable[name] = str(reason)
-            continue
-        finally:
-            progress.advance(done, {})
-        found.merged.estimates.update(one.estimates)
-        found.merged.pictures.update(one.pictures)
-        if card.headline:
-            found.merged.headline, found.merged.per_point = one.headline, one.per_point
-    found.wall_seconds = time.perf_counter() - wall
-    found.process_seconds = time.process_time() - process
-    found.samples_per_second = _samples_per_second(model, plan.request.seed, device)
-    return found
 
 
 def load_fitted(plan: Plan) -> Model:
@@ -218,38 +169,14 @@ def _parents_cost(plan: Plan, options: Options) -> float:
     return sum(cost.fit_process_seconds + cost.parents_process_seconds for cost in costs)
 
 
-def _samples_per_second(model: Any, seed: int, device: torch.device) -> float | None:
-    if not offers(model, "sample"):
-        return None
-    rng = stream("measure/throughput", seed, device=device)
-    begin = time.perf_counter()
-    try:
-        with torch.no_grad():
-            model.sample(THROUGHPUT_SAMPLES, rng=rng)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    except MissingCapability:
-        return None
-    return THROUGHPUT_SAMPLES / (time.perf_counter() - begin)
-
-
-def _write(plan: Plan, measured: Measured, cost: Costs, *, status: Any = "done", reason: str = "") -> Record:
-    folder, found = plan.folder, measured.merged
-    artifacts = {}
-    for name, png in found.pictures.items():
-        write_atomically(folder / f"{name}.png", png)
-        artifacts[f"{name}.png"] = Artifact(sha256=sha256_of(folder / f"{name}.png"), bytes=len(png))
-    points = ""
-    if found.per_point is not None:
-        values = array.array("f", found.per_point.to("cpu", torch.float32).tolist())
-        write_atomically(folder / POINTS, pack_points(values))
-        points = sha256_of(folder / POINTS)
-    ceiling = plan.task_card.tracks[plan.track].ceiling_minutes * 60  # type: ignore[index]
-    spent = cost.fit_process_seconds + measured.process_seconds
-    record = Record(
+def _write(plan: Plan, measured: Measured, cost: Costs, *, status: str = "done", reason: str = "") -> Record:
+    request = plan.request
+    return write_record(
+        plan.folder,
+        plan.task_card,
+        measured,
+        cost,
         subject="run",
-        task=plan.task_card.name,
-        task_version=plan.task_card.version,
         variant=plan.variant.name,
         track=plan.track,
         model=plan.name,
@@ -257,35 +184,18 @@ def _write(plan: Plan, measured: Measured, cost: Costs, *, status: Any = "done",
         role=plan.model_card.role,
         config=plan.config.model_dump(mode="json"),
         card_config=plan.card_config,
-        seed=plan.request.seed,
+        seed=request.seed,
         fit_id=plan.fit_id,
         record_id=plan.record_id,
         row_id=plan.row_id,
         data_sha256=plan.data_sha256,
         source_sha256={"task": source_digest(plan.task), "model": source_digest(plan.model)},
-        metric_versions=plan.metric_versions,
         parents=plan.parents,
         status=status,
         reason=reason,
-        headline=found.headline,
-        metrics=found.estimates,
-        unavailable=measured.unavailable,
-        points_sha256=points,
-        artifacts=artifacts,
-        cost=cost.model_copy(
-            update={
-                "measure_wall_seconds": measured.wall_seconds,
-                "measure_process_seconds": measured.process_seconds,
-                "samples_per_second": measured.samples_per_second,
-                "over_ceiling": spent > ceiling,
-            }
-        ),
-        environment=environment(plan.request.device, plan.request.precision, plan.request.threads),
+        environment=environment(request.device, request.precision, request.threads),
         command=plan.command,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    write_atomically(folder / RECORD, record.to_json().encode())
-    return record
 
 
 @contextlib.contextmanager

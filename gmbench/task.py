@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from gmbench.errors import MissingCapability
 from gmbench.estimate import Estimate
@@ -12,10 +16,6 @@ from gmbench.model import Data, offers
 from gmbench.plugin import TaskCard
 from gmbench.randomness import derive_seed
 from gmbench.spaces import Space
-
-if TYPE_CHECKING:
-    import torch
-
 
 @dataclass
 class Measurement:
@@ -34,8 +34,46 @@ class Measurement:
     pictures: dict[str, bytes] = field(default_factory=dict)
 
 
+class Draws:
+    """Samples of a fitted model that several metrics share: drawn once, on a stream of their own.
+
+    Arguments:
+        model: A model with the capability `sample`.
+        rng: The stream, on the model's device.
+    """
+
+    def __init__(self, model: Any, rng: torch.Generator) -> None:
+        self._model, self._rng = model, rng
+        self._drawn: Tensor | None = None
+        self.seconds = 0.0
+
+    @property
+    def per_second(self) -> float | None:
+        """Samples a second of wall time over all that was drawn; None where nothing was."""
+        return len(self._drawn) / self.seconds if self._drawn is not None and self.seconds else None
+
+    def __call__(self, num: int) -> Tensor:
+        """The first `num` samples (num, ...), on the CPU."""
+        missing = num - (0 if self._drawn is None else len(self._drawn))
+        if missing > 0:
+            begin = time.perf_counter()
+            new = self._model.sample(missing, rng=self._rng).cpu()
+            self.seconds += time.perf_counter() - begin
+            self._drawn = new if self._drawn is None else torch.cat([self._drawn, new])
+        assert self._drawn is not None
+        return self._drawn[:num]
+
+
+@dataclass
+class Context:
+    """What a metric is handed beside the model: its own random stream, and the shared samples."""
+
+    rng: torch.Generator
+    draws: Draws
+
+
 class Task:
-    """One task in one variant and track. A subclass gives `space`, `data` and a method `measure_<metric>` a metric.
+    """One task in one variant and track. A subclass gives `space`, `data` and `measure_<metric>` for each metric.
 
     Arguments:
         card: The task's manifest.
@@ -44,7 +82,6 @@ class Task:
     """
 
     space: Space
-    references: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, card: TaskCard, variant: Mapping[str, str], track: str) -> None:
         self.card = card
@@ -57,14 +94,12 @@ class Task:
 
     def rng(self, *names: str | int) -> torch.Generator:
         """A stream fixed by the task's version and variant alone, for test points and the like."""
-        import torch
-
         factors = ",".join(f"{name}={value}" for name, value in self.variant.items())
         seed = derive_seed("task", self.card.name, self.card.version, factors, *names)
         return torch.Generator().manual_seed(seed)
 
-    def measure(self, metric: str, model: Any, *, rng: torch.Generator) -> Measurement:
-        """Measures one metric of the card.
+    def measure(self, metric: str, model: Any, context: Context) -> Measurement:
+        """Measures one metric of the card by the method `measure_<metric>(model, context)`.
 
         Raises:
             MissingCapability: The model cannot do what the metric needs; the message names it.
@@ -73,5 +108,5 @@ class Task:
             alternatives = needed.split("|")
             if not any(offers(model, capability) for capability in alternatives):
                 raise MissingCapability(f"needs {' or '.join(alternatives)}, which the model does not offer")
-        found: Measurement = getattr(self, f"measure_{metric}")(model, rng=rng)
+        found: Measurement = getattr(self, f"measure_{metric}")(model, context)
         return found

@@ -20,7 +20,7 @@ from gmbench.progress import Progress, Silent
 from gmbench.randomness import derive_seed, stream
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 PROGRESS_SECONDS = 0.1
 CHECKPOINT_SECONDS = 20.0
@@ -195,7 +195,7 @@ class Trainer:
             self._checkpoints.clear()
 
     def _fabric(self) -> Fabric:
-        from lightning.fabric import Fabric
+        from lightning_fabric import Fabric
 
         kind, _, number = self.device.partition(":")
         devices: Any = [int(number)] if number else 1

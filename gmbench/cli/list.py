@@ -1,0 +1,101 @@
+"""`gmbench list`: the tasks, models and metrics there are. Reads manifests, executes no plugin."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from gmbench.cli.app import Debug, new_app
+
+app = new_app()
+
+
+@app.command()
+def command(
+    what: Annotated[str, typer.Argument(help="tasks, models or metrics; all three when left out.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """List tasks, models or metrics. Broken manifests are named and skipped."""
+    from gmbench.errors import UserError, nearest
+    from gmbench.registry import discover
+
+    registry = discover()
+    for folder, reason in registry.broken.items():
+        print(f"warning: skipped {folder}: {reason}", file=sys.stderr)
+    for (kind, name), paths in registry.clashes.items():
+        print(f"warning: two {kind} plugins are named {name!r}: {' and '.join(map(str, paths))}", file=sys.stderr)
+    listings = {"tasks": _tasks(registry), "models": _models(registry), "metrics": _metrics(registry)}
+    if what and what not in listings:
+        raise UserError(f"nothing is listed as {what!r}: {nearest(what, listings)}")
+    chosen = {what: listings[what]} if what else listings
+    if as_json:
+        print(json.dumps(listings[what] if what else chosen, indent=2))
+        return
+    for position, (title, rows) in enumerate(chosen.items()):
+        if not what:
+            print(("\n" if position else "") + title)
+        _print_rows(rows)
+
+
+def _tasks(registry: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": card.name,
+            "modality": card.modality,
+            "headline": card.headline,
+            "variants": [variant.name for variant in card.variants],
+            "summary": card.summary,
+        }
+        for card in (plugin.card for _, plugin in sorted(registry.tasks.items()))
+    ]
+
+
+def _models(registry: Any) -> list[dict[str, Any]]:
+    tasks = [plugin.card for _, plugin in sorted(registry.tasks.items())]
+    return [
+        {
+            "name": card.name,
+            "family": card.family,
+            "role": card.role,
+            "tasks": [task.name for task in tasks if card.applies_to(task)],
+            "presets": sorted(card.presets),
+            "summary": card.summary,
+        }
+        for card in (plugin.card for _, plugin in sorted(registry.models.items()))
+    ]
+
+
+def _metrics(registry: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "task": task,
+            "headline": metric.headline,
+            "direction": metric.direction,
+            "requires": metric.requires,
+            "summary": metric.summary,
+        }
+        for task, plugin in sorted(registry.tasks.items())
+        for name, metric in plugin.card.metrics.items()
+    ]
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    """Columns as wide as they need to be; plain text, since a table of rich would double the start-up time."""
+    if not rows:
+        print("  none")
+        return
+    names = [name for name in rows[0] if name not in ("variants", "presets", "headline")]
+    cells = [[_cell(row[name]) for name in names] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(names))]
+    for row in cells:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(f"  {line}".rstrip())
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)

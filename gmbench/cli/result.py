@@ -1,0 +1,119 @@
+"""The tables that a person sees after a run: what was measured, what it cost, and how it stands among its neighbours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gmbench.estimate import Estimate
+from gmbench.standing import Neighbour, neighbours, summarize
+from gmbench.plugin import TaskCard
+from gmbench.record import RECORD, Record
+
+_WIDTH_OF_A_FILE = 160
+
+
+def console_for(file: TextIO) -> Console:
+    """A console that follows the terminal's width, and does not squeeze tables where there is no terminal."""
+    console = Console(file=file, highlight=False, markup=False)
+    return console if console.is_terminal else Console(file=file, highlight=False, markup=False, width=_WIDTH_OF_A_FILE)
+
+
+def print_result(console: Console, record: Record, card: TaskCard, folder: Path) -> None:
+    """The metrics of one record, the headline marked, then the cost and where the files are."""
+    console.print(_title(record), style="bold")
+    if record.status == "failed":
+        console.print(f"failed: {record.reason}", style="red")
+        console.print(f"record: {folder / RECORD}")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("", "metric", "value", "kind", "n", "note"):
+        table.add_column(column, justify="right" if column in ("value", "n") else "left")
+    for key, estimate in record.metrics.items():
+        mark = "*" if key == record.headline else ""
+        style = "bold" if mark else ""
+        table.add_row(
+            mark, Text(key), format_estimate(estimate), estimate.kind, str(estimate.n), Text(estimate.note), style=style
+        )
+    for name, reason in record.unavailable.items():
+        table.add_row("", Text(name), "-", "", "", Text(reason), style="dim")
+    console.print(table)
+    headline = card.metrics[card.headline]
+    better = {"lower": "lower is better", "higher": "higher is better", "none": ""}[headline.direction]
+    unit = f", in {headline.unit}" if headline.unit else ""
+    console.print(f"* the headline{unit}; {better}" if record.headline else "no headline, so no rank", style="dim")
+    console.print(f"cost: {_cost(record)}")
+    if record.cost.over_ceiling:
+        console.print(f"note: slower than the track {record.track} is meant to be", style="yellow")
+    console.print(f"record: {folder / RECORD}")
+    if record.artifacts:
+        console.print(f"pictures: {', '.join(str(folder / name) for name in record.artifacts)}")
+
+
+def print_neighbours(console: Console, records: Sequence[Record], card: TaskCard) -> None:
+    """The headline of `records` (one model, one variant, its seeds) among the records shipped with gmbench."""
+    first = records[0]
+    if not first.headline:
+        return
+    own = summarize(records)
+    others = neighbours(first.task, first.variant, first.track, task_version=first.task_version)
+    direction = card.metrics[card.headline].direction
+    console.print(f"\n{card.headline} on {first.task} {first.variant}, track {first.track}", style="bold")
+    if not others:
+        console.print("no other records of this variant and track are shipped yet", style="dim")
+        return
+    rows: list[tuple[Neighbour, bool]] = [(own, True), *((other, False) for other in others)]
+    rows.sort(key=lambda row: row[0].value, reverse=direction == "higher")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("", "model", "value", "seeds", "kind"):
+        table.add_column(column, justify="right" if column in ("value", "seeds") else "left")
+    for row, mine in rows:
+        what = "reference row" if row.role == "reference" else ("optimistic" if row.optimistic(direction) else "")
+        style = "bold" if mine else ("dim" if row.role == "reference" else "")
+        table.add_row(
+            ">" if mine else "", Text(row.model + (" (this run)" if mine else "")),
+            with_error(row.value, row.stderr), str(row.num_seeds), what, style=style,
+        )  # fmt: skip
+    console.print(table)
+
+
+def format_estimate(estimate: Estimate) -> str:
+    """`4.83 ± 0.02`, with as many digits as the standard error supports."""
+    return with_error(estimate.value, estimate.stderr)
+
+
+def with_error(value: float, stderr: float | None) -> str:
+    """A value and its standard error to two digits of the error; `4.832` where there is no error."""
+    if stderr is None or not math.isfinite(value) or not math.isfinite(stderr) or stderr == 0:
+        return f"{value:.4g}"
+    digits = max(0, 1 - math.floor(math.log10(stderr)))
+    if digits > 8:
+        return f"{value:.4g} ± {stderr:.1g}"
+    return f"{value:.{digits}f} ± {stderr:.{digits}f}"
+
+
+def _title(record: Record) -> str:
+    own = "" if record.card_config or record.subject != "run" else " (not the card's config)"
+    return f"{record.task} {record.variant} · {record.track} · {record.model}{own} · seed {record.seed}"
+
+
+def _cost(record: Record) -> str:
+    cost = record.cost
+    parts = [
+        f"fit {cost.fit_process_seconds:.1f} CPU-s",
+        f"measure {cost.measure_process_seconds:.1f} CPU-s",
+        f"{cost.steps} steps",
+        f"{cost.parameters} parameters",
+        f"peak {cost.peak_memory_bytes / 2**20:.0f} MiB",
+    ]
+    if cost.samples_per_second:
+        parts.append(f"{cost.samples_per_second:.3g} samples/s")
+    if cost.resumes:
+        parts.append(f"{cost.resumes} resumes")
+    return ", ".join(parts)

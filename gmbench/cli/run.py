@@ -1,0 +1,145 @@
+"""`gmbench run`: fit a model to a task, measure it and record the result, for one or several seeds and variants."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gmbench.cli.app import Debug, new_app
+
+if TYPE_CHECKING:
+    from gmbench.plan import Plan
+    from gmbench.record import Record
+    from gmbench.runner import Options
+
+app = new_app()
+
+
+@app.command()
+def command(
+    task: Annotated[str, typer.Option(help="A task's name, or the path of its plugin folder.")],
+    model: Annotated[str, typer.Option(help="A model's name, name+preset, or the path of its plugin folder.")],
+    variant: Annotated[str, typer.Option(help="Factors such as lattice=4x4,sigma=0.2; 'all' for every variant.")] = "",
+    track: Annotated[str, typer.Option(help="The budget: smoke, small, medium or paper.")] = "",
+    seed: Annotated[str, typer.Option(help="One seed, or several: 0..4 or 0,2,5.")] = "0",
+    device: Annotated[str, typer.Option(help="A torch device such as cpu or cuda:0.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="32-true, 64-true, bf16-mixed or 16-mixed.")] = "32-true",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the run.")] = 1,
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="NAME=VALUE", help="A hyper-parameter; may be repeated.")
+    ] = [],  # noqa: B006: typer copies it
+    out: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and run nothing.")] = False,
+    remeasure: Annotated[bool, typer.Option("--remeasure", help="Measure the finished fit again.")] = False,
+    with_inputs: Annotated[bool, typer.Option("--with-inputs", help="Also run the inputs that are missing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record, or a list of several.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Throw away what is in the run folder and start again.")] = False,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Refuse operations whose result may vary on a GPU.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Fit a model to a task, measure it and record the result.
+
+    This executes the two plugins. An interrupted run is resumed by the same command; a finished one is shown again.
+    """
+    from gmbench.cli.seeds import parse_seeds, parse_variants
+    from gmbench.plan import Request, make_plan, parse_overrides
+    from gmbench.plugin import TaskCard
+    from gmbench.registry import discover
+
+    registry = discover()
+    card = registry.task(task).card
+    assert isinstance(card, TaskCard)
+    seeds, overrides = parse_seeds(seed), parse_overrides(settings)
+    # Every plan is made before anything is run: a mistake in a name should not wait for hours of training.
+    plans = [
+        make_plan(
+            Request(task, model, one_variant, track, one_seed, device, precision, threads, overrides, out), registry
+        )
+        for one_variant in parse_variants(variant, track, card)
+        for one_seed in seeds
+    ]
+    if dry_run:
+        _show_plans(plans, as_json)
+        return
+    from gmbench.runner import Options
+
+    options = Options(
+        force=force, remeasure=remeasure, with_inputs=with_inputs, deterministic=deterministic, registry=registry
+    )
+    records, codes = _run_all(plans, options, as_json=as_json, debug=debug)
+    if as_json:
+        _print_json(records, several=len(plans) > 1)
+    if any(codes):
+        raise typer.Exit(next(filter(None, codes)) if len(plans) == 1 else 1)
+
+
+def _run_all(plans: list[Plan], options: Options, *, as_json: bool, debug: bool) -> tuple[list[Record], list[int]]:
+    from gmbench.cli import describe
+    from gmbench.cli.live import progress_on_stderr
+    from gmbench.cli.result import console_for, print_neighbours, print_result
+    from gmbench.cli.signals import stop_on_signals
+    from gmbench.errors import GmbenchError
+    from gmbench.runner import execute
+
+    records: list[Record] = []
+    codes: list[int] = []
+    console = console_for(sys.stderr if as_json else sys.stdout)
+    with stop_on_signals() as options.should_stop:
+        for position, plan in enumerate(plans):
+            label = f"{plan.task_card.name} {plan.variant.name} · {plan.track} · {plan.name} · seed {plan.request.seed}"
+            try:
+                with progress_on_stderr() as options.progress:
+                    if len(plans) > 1:
+                        options.progress.message(f"[{position + 1} of {len(plans)}] {label}")
+                    record = execute(plan, options)
+            except KeyboardInterrupt:
+                print(f"interrupted; this resumes it: {_resume_command(plan)}", file=sys.stderr)
+                raise typer.Exit(130) from None
+            except Exception as error:
+                if debug or len(plans) == 1:
+                    raise
+                known = isinstance(error, GmbenchError)
+                print(f"error: {label}: {error if known else describe(error)}", file=sys.stderr)
+                codes.append(1)
+                continue
+            records.append(record)
+            codes.append(int(record.status == "failed"))
+            print_result(console, record, plan.task_card, plan.folder)
+            last_of_variant = plan is plans[-1] or plans[position + 1].variant != plan.variant
+            if last_of_variant and record.status == "done":
+                mine = [one for one in records if one.variant == plan.variant.name and one.status == "done"]
+                print_neighbours(console, mine, plan.task_card)
+    return records, codes
+
+
+def _resume_command(plan: Plan) -> str:
+    out = plan.request.out
+    return plan.command + (f" --out {shlex.quote(str(out))}" if out != Path("runs") else "")
+
+
+def _show_plans(plans: list[Plan], as_json: bool) -> None:
+    import json
+
+    from gmbench.plan import describe_plan
+
+    described = [describe_plan(plan) for plan in plans]
+    if as_json:
+        print(json.dumps(described if len(described) > 1 else described[0], indent=2))
+        return
+    for one in described:
+        for name, value in one.items():
+            print(f"{name + ':':12} {json.dumps(value) if isinstance(value, dict | list) else value}")
+        print()
+
+
+def _print_json(records: list[Record], several: bool) -> None:
+    if several:
+        print("[\n" + ",\n".join(record.to_json().rstrip() for record in records) + "\n]")
+    elif records:
+        print(records[0].to_json(), end="")

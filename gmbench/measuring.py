@@ -1,0 +1,72 @@
+"""Measuring a fitted model: every metric of a task that the model allows, each on its own random stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from gmbench.errors import MissingCapability
+from gmbench.model import Model
+from gmbench.progress import Progress, Silent
+from gmbench.randomness import stream
+from gmbench.task import Context, Draws, Measurement, Task
+from gmbench.training import Interrupted
+
+
+@dataclass
+class Measured:
+    """What measuring gave, metric by metric, and what it took."""
+
+    merged: Measurement = field(default_factory=Measurement)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    wall_seconds: float = 0.0
+    process_seconds: float = 0.0
+    samples_per_second: float | None = None
+
+
+def measure(
+    task: Task,
+    model: Any,
+    seed: int,
+    *,
+    draws: Draws | None = None,
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Measured:
+    """Measures `model`, anything with methods of capabilities, by every metric of the task's card.
+
+    Arguments:
+        seed: The run's seed, from which the streams `measure/<metric>` and `measure/draws` derive.
+        draws: The samples that metrics share; by default they are drawn from the model.
+        should_stop: Asked between metrics; when it says yes, Interrupted is raised.
+    """
+    progress = progress or Silent()
+    found = Measured()
+    wall, process = time.perf_counter(), time.process_time()
+    device = model.device if isinstance(model, Model) else torch.device("cpu")
+    draws = draws or Draws(model, stream("measure/draws", seed, device=device))
+    progress.stage("measure", len(task.card.metrics), 0)
+    for done, (name, card) in enumerate(task.card.metrics.items(), start=1):
+        context = Context(stream(f"measure/{name}", seed, device=device), draws)
+        try:
+            with torch.no_grad():
+                one = task.measure(name, model, context)
+        except MissingCapability as reason:
+            found.unavailable[name] = str(reason)
+            continue
+        finally:
+            progress.advance(done, {})
+        found.merged.estimates.update(one.estimates)
+        found.merged.pictures.update(one.pictures)
+        if card.headline:
+            found.merged.headline, found.merged.per_point = one.headline, one.per_point
+        if should_stop():
+            raise Interrupted
+    found.wall_seconds = time.perf_counter() - wall
+    found.process_seconds = time.process_time() - process
+    found.samples_per_second = draws.per_second
+    return found
