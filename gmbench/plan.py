@@ -131,7 +131,7 @@ def make_plan(request: Request, registry: Registry | None = None) -> Plan:
     assert isinstance(task_card, TaskCard) and isinstance(model_card, ModelCard)
     preset = _preset(request.model, model_card, task_card)
     variant = task_card.variant(request.variant or task_card.default_variant)
-    track = _track(request.track, task_card, variant)
+    track = choose_track(request.track, task_card, variant)
     if not model_card.applies_to(task_card):
         limit = f", and only the tasks {', '.join(model_card.only_tasks)}" if model_card.only_tasks else ""
         raise UserError(
@@ -203,7 +203,8 @@ def _preset(model: str, card: ModelCard, task: TaskCard) -> str:
     return preset
 
 
-def _track(track: str, task: TaskCard, variant: Variant) -> str:
+def choose_track(track: str, task: TaskCard, variant: Variant) -> str:
+    """The track that is asked for, or the task's default one, if the variant has it."""
     track = track or (task.default_track if task.default_track in variant.tracks else variant.tracks[0])
     if track not in TRACKS:
         raise UserError(f"no track is named {track!r}: {nearest(track, TRACKS)}")

@@ -13,7 +13,8 @@ from gmbench.estimate import Direction
 
 MANIFEST = "plugin.toml"
 TRACKS = ("smoke", "small", "medium", "paper")
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Track = Literal["smoke", "small", "medium", "paper"]
 Values = dict[str, Any]
 

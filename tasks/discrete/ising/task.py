@@ -28,7 +28,7 @@ from gmbench.task import Context, Measurement, Task
 from ..likelihoods import LogZ, likelihood_measurement
 from .exact import MAX_ENUMERATED, all_states, log_partition
 from .lattice import adjacency, couplings, log_weight, supported_by_lattice
-from .moments import Moments, exact_moments, sample_correlation, sample_energy_per_site, sample_magnetisation
+from .moments import Moments, exact_moments, sample_correlation, sample_energy_per_site
 from .samples import exact_samples
 
 

@@ -60,7 +60,7 @@ class Synthetic2D(Task):
         x, log_p = self._test_points(self.budget["num_test"])
         found = likelihood_measurement(model, x, log_p, partial(self._log_z_of, rng=context.rng), context.rng)
         found.estimates["nll.floor"] = Estimate(value=self.truth.entropy, kind="exact", note="entropy of the truth")
-        if (picture := self._energy_picture(model)) is not None:
+        if (picture := self._energy_picture(model, context.rng.device)) is not None:
             found.pictures["energy"] = picture
         return found
 
@@ -82,7 +82,7 @@ class Synthetic2D(Task):
                 num_permutations=self.budget["num_permutations"],
                 rng=torch.Generator().manual_seed(context.rng.initial_seed()),
             )
-            note = f"of one group of {size} under {self.budget['num_permutations']} relabellings; p = {null.p_value:.3g}"
+            note = f"one group of {size}, {self.budget['num_permutations']} relabellings; p = {null.p_value:.3g}"
             found[f"{key}.null_sd"] = Estimate(value=null.sd, kind="consistent", note=note)
         picture = scatter_beside_data(plane_x, plane_y, self.code.half_width, self.variant["density"])
         return Measurement(found, pictures={"samples": picture})
@@ -119,13 +119,12 @@ class Synthetic2D(Task):
         found = stratified_importance(log_f, self.bits, bits=leading, rng=rng, device=rng.device)
         return LogZ(found, f"is2^{2 * each}")
 
-    def _energy_picture(self, model: Any) -> bytes | None:
+    def _energy_picture(self, model: Any, device: torch.device) -> bytes | None:
         if not offers(model, "energy"):
             return None
-        codes = self.code.encode(cell_centres(self.code.half_width, MAP_CELLS))
-        device = next((p.device for p in model.parameters()), torch.device("cpu")) if hasattr(model, "parameters") else None
+        codes = self.code.encode(cell_centres(self.code.half_width, MAP_CELLS)).to(device)
         try:
-            values = torch.cat([-model.energy(block.to(device)).cpu() for block in codes.split(4096)])
+            values = torch.cat([-model.energy(block).cpu() for block in torch.split(codes, 4096)])
         except MissingCapability:
             return None
         return energy_map(values, self.code.half_width, title=self.variant["density"])

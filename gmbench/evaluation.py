@@ -1,0 +1,168 @@
+"""Measuring what gmbench did not fit: a model that was trained elsewhere, or a file of samples."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from gmbench.errors import UserError
+from gmbench.foreign import FixedDraws, GivenSamples, adapt, digest, read_samples
+from gmbench.measuring import Measured, measure
+from gmbench.model import Likelihood
+from gmbench.plan import choose_track
+from gmbench.plugin import NAME_PATTERN, TaskCard, Variant
+from gmbench.progress import Progress
+from gmbench.provenance import environment
+from gmbench.record import Costs, Record, short_hash
+from gmbench.recording import write_record
+from gmbench.registry import Plugin, Registry, discover
+from gmbench.source import source_digest
+from gmbench.task import Task
+
+Subject = Literal["external", "samples"]
+
+
+def evaluate(
+    model: Any,
+    *,
+    task: str,
+    variant: str = "",
+    track: str = "",
+    name: str = "external",
+    seed: int = 0,
+    likelihood: Likelihood | None = None,
+    out: str | Path = "runs",
+    progress: Progress | None = None,
+) -> Record:
+    """Measures a model that was trained elsewhere and records the result with the subject `external`.
+
+    Arguments:
+        model: Any object with some of the capability methods: `sample(num)`, `log_prob(x)`, `energy(x)`,
+            `couplings()`, `sampler()`. `sample` and `log_prob` may take a keyword `rng` (a torch.Generator).
+        task: A task's name, or the path of its plugin folder.
+        track: The budget with which is measured.
+        name: What the model is called in the record.
+        likelihood: What `log_prob` is, where the model has no attribute `likelihood`: exact unless told otherwise.
+        out: Where the record's folder is made.
+
+    Example:
+        >>> class Fair:
+        ...     def sample(self, num):
+        ...         return torch.randint(2, (num, 16)).float()
+        >>> gmbench.evaluate(Fair(), task="ising", variant="lattice=4x4")  # doctest: +SKIP
+    """
+    setting = _setting(task, variant, track)
+    subject = adapt(model, setting.task.space, likelihood)
+    found = measure(setting.task, subject, seed, progress=progress)
+    parameters = sum(p.numel() for p in model.parameters()) if isinstance(model, torch.nn.Module) else 0
+    return _write(
+        setting, found, "external", name=name, seed=seed, out=Path(out), sha256=digest(model),
+        cost=Costs(parameters=parameters),
+    )  # fmt: skip
+
+
+def score(
+    samples: str | Path,
+    *,
+    task: str,
+    variant: str = "",
+    track: str = "",
+    name: str = "samples",
+    seed: int = 0,
+    out: str | Path = "runs",
+    progress: Progress | None = None,
+) -> Record:
+    """Measures a .npz file of samples by the metrics that need nothing else, with the subject `samples`.
+
+    Arguments:
+        samples: The file; its array `samples`, or its only array, has one point a row.
+    """
+    setting = _setting(task, variant, track)
+    points = read_samples(Path(samples), setting.task.space)
+    found = measure(setting.task, GivenSamples(), seed, draws=FixedDraws(points), progress=progress)
+    words = ["gmbench", "score", "--task", task, "--variant", setting.variant.name, "--track", setting.track]
+    words += ["--samples", str(samples), "--name", name]
+    return _write(
+        setting, found, "samples", name=name, seed=seed, out=Path(out), sha256=digest(points),
+        cost=Costs(), command=shlex.join(words),
+    )  # fmt: skip
+
+
+class _Setting:
+    """A task with its variant and track chosen, and the instance that measures."""
+
+    def __init__(self, plugin: Plugin, variant: Variant, track: str) -> None:
+        assert isinstance(plugin.card, TaskCard)
+        self.plugin, self.card, self.variant, self.track = plugin, plugin.card, variant, track
+        self.task: Task = plugin.load()(plugin.card, variant.factors, track)
+
+
+def _setting(task: str, variant: str, track: str, registry: Registry | None = None) -> _Setting:
+    plugin = (registry or discover()).task(task)
+    assert isinstance(plugin.card, TaskCard)
+    chosen = plugin.card.variant(variant or plugin.card.default_variant)
+    return _Setting(plugin, chosen, choose_track(track, plugin.card, chosen))
+
+
+def _write(
+    setting: _Setting,
+    found: Measured,
+    subject: Subject,
+    *,
+    name: str,
+    seed: int,
+    out: Path,
+    sha256: str,
+    cost: Costs,
+    command: str = "",
+) -> Record:
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UserError(f"name {name!r}: lower-case letters, digits and underscores, a letter first")
+    card = setting.card
+    identity = external_identity(
+        subject, card.name, card.version, setting.variant.name, setting.track, name, sha256
+    )  # fmt: skip
+    fit_id = short_hash({**identity, "seed": seed})
+    versions = {metric: one.version for metric, one in card.metrics.items()}
+    return write_record(
+        out / card.name / name / fit_id,
+        card,
+        found,
+        cost,
+        subject=subject,
+        variant=setting.variant.name,
+        track=setting.track,
+        model=name,
+        model_version=1,
+        role="model",
+        config={},
+        card_config=False,
+        seed=seed,
+        fit_id=fit_id,
+        record_id=short_hash({"fit": fit_id, "metrics": versions}),
+        row_id=short_hash(identity),
+        subject_sha256=sha256,
+        source_sha256={"task": source_digest(setting.plugin)},
+        status="done",
+        environment=environment("cpu", "32-true", torch.get_num_threads()),
+        command=command,
+    )
+
+
+def external_identity(
+    subject: str, task: str, task_version: int, variant: str, track: str, name: str, sha256: str
+) -> dict[str, Any]:
+    """What a result that gmbench did not fit is a result of, the seed apart."""
+    return {
+        "subject": subject,
+        "task": task,
+        "task_version": task_version,
+        "variant": variant,
+        "track": track,
+        "model": name,
+        "sha256": sha256,
+    }

@@ -1,0 +1,149 @@
+"""What was made elsewhere, as something that metrics can measure: another framework's model, or a file of samples."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from gmbench.errors import MissingCapability, UserError
+from gmbench.model import CAPABILITIES, Likelihood
+from gmbench.randomness import derive_seed
+from gmbench.spaces import Space
+from gmbench.task import Draws
+
+SAMPLES = "samples"
+
+
+def adapt(model: Any, space: Space, likelihood: Likelihood | None = None) -> SimpleNamespace:
+    """The capability methods that `model` has, with the signatures of gmbench and their results checked.
+
+    A method that takes no `rng` draws from torch's global generator, which is seeded inside a fork.
+
+    Arguments:
+        likelihood: What `log_prob` is, where the model does not say; exact by default.
+    """
+    offered = SimpleNamespace()
+    if hasattr(model, "sample"):
+        draw = _with_rng(model.sample)
+
+        def sample(num: int, *, given: Any = None, rng: Generator) -> Tensor:
+            x = _tensor(draw(num, rng=rng) if given is None else draw(num, given=given, rng=rng)).float()
+            _valid(space, x, "the model's samples")
+            if len(x) != num:
+                raise UserError(f"the model's sample({num}) gave {len(x)} points")
+            return x
+
+        offered.sample = sample
+    if hasattr(model, "log_prob"):
+        evaluate = _with_rng(model.log_prob)
+        offered.likelihood = getattr(model, "likelihood", None) or likelihood or Likelihood()
+        offered.log_prob = lambda x, *, rng: _tensor(evaluate(x, rng=rng))
+    for name in set(CAPABILITIES) - {"sample", "log_prob"}:
+        if hasattr(model, name):
+            setattr(offered, name, getattr(model, name))
+    if not vars(offered):
+        raise UserError(f"a {type(model).__name__} has none of the methods {', '.join(sorted(CAPABILITIES))}")
+    return offered
+
+
+class FixedDraws(Draws):
+    """Samples that are there already; a metric that wants more of them than there are is unavailable."""
+
+    def __init__(self, samples: Tensor) -> None:
+        self._samples = samples
+        self.seconds = 0.0
+
+    @property
+    def per_second(self) -> float | None:
+        return None
+
+    def __call__(self, num: int) -> Tensor:
+        if num > len(self._samples):
+            raise MissingCapability(f"needs {num} samples, and the file has {len(self._samples)}")
+        return self._samples[:num]
+
+
+class GivenSamples:
+    """A subject of which only samples are known: `sample` is the one capability it offers, through FixedDraws."""
+
+    def sample(self, num: int, *, given: Any = None, rng: Generator) -> Tensor:
+        """Declines: more draws than the file holds cannot be made."""
+        raise MissingCapability("a file of samples cannot draw new ones")
+
+
+def read_samples(path: Path, space: Space) -> Tensor:
+    """The array `samples`, or the only one, of a .npz file, as points of `space`.
+
+    Raises:
+        UserError: The file is not one, or what is in it is not a set of points of the space.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
+                raise UserError(f"{path} holds one bare array; save it with np.savez(path, samples=...)")
+            names = arrays.files
+            name = SAMPLES if SAMPLES in names else names[0] if len(names) == 1 else ""
+            if not name:
+                raise UserError(f"{path} has the arrays {', '.join(names) or '(none)'}; which are samples? name it so")
+            array = arrays[name]
+    except FileNotFoundError:
+        raise UserError(f"no file {path}") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a readable .npz file: {' '.join(str(error).split())}") from None
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"{path}: the array {name!r} has dtype {array.dtype}; numbers are expected")
+    samples = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    _valid(space, samples, f"{path}: samples")
+    return samples
+
+
+def digest(subject: Any) -> str:
+    """SHA-256 of a tensor, or of the state of an nn.Module; empty where an object's state is not known."""
+    if isinstance(subject, nn.Module):
+        tensors = list(subject.state_dict().items())
+    elif isinstance(subject, Tensor):
+        tensors = [("", subject)]
+    else:
+        return ""
+    found = hashlib.sha256()
+    for name, tensor in tensors:
+        values = tensor.detach().cpu().contiguous()
+        found.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        found.update(values.flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _with_rng(method: Callable[..., Any]) -> Callable[..., Any]:
+    try:
+        parameters = inspect.signature(method).parameters.values()
+    except (TypeError, ValueError):
+        parameters = ()  # type: ignore[assignment]
+    if any(parameter.name == "rng" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return method
+
+    def without_rng(*arguments: Any, rng: Generator, **named: Any) -> Any:
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed("foreign", int(torch.randint(2**62, (), generator=rng, device=rng.device))))
+            return method(*arguments, **named)
+
+    return without_rng
+
+
+def _tensor(values: Any) -> Tensor:
+    return values.detach() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+
+
+def _valid(space: Space, x: Tensor, what: str) -> None:
+    try:
+        space.validate(x, what)
+    except ValueError as error:
+        raise UserError(str(error)) from None

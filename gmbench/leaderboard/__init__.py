@@ -1,0 +1,1 @@
+"""Leaderboards: Markdown made from records alone, deterministically. Nothing here imports numpy or torch."""
