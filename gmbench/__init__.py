@@ -46,7 +46,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_EXPORTS})
 
 
-__all__ = [  # noqa: RUF022: in the order of _EXPORTS
+__all__ = [
     "Estimate",
     "Likelihood",
     "Options",

@@ -24,10 +24,14 @@ class Checkpoints:
     def save(self, state: dict[str, Any]) -> None:
         """Writes `state` (tensors, numbers, strings and containers of them) as the newest generation."""
         temporary = self._newest.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with temporary.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            temporary.unlink(missing_ok=True)  # half a file would keep a full disk full
+            raise
         if self._newest.exists():
             self._newest.replace(self._previous)
         temporary.replace(self._newest)

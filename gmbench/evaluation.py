@@ -11,12 +11,14 @@ import torch
 
 from gmbench.errors import UserError
 from gmbench.foreign import FixedDraws, GivenSamples, adapt, digest, read_samples
+from gmbench.identity import external_identity
 from gmbench.measuring import Measured, measure
 from gmbench.model import Likelihood
 from gmbench.plan import choose_track
 from gmbench.plugin import NAME_PATTERN, TaskCard, Variant
 from gmbench.progress import Progress
 from gmbench.provenance import environment
+from gmbench.randomness import stream
 from gmbench.record import Costs, Record, short_hash
 from gmbench.recording import write_record
 from gmbench.registry import Plugin, Registry, discover
@@ -83,7 +85,9 @@ def score(
     """
     setting = _setting(task, variant, track)
     points = read_samples(Path(samples), setting.task.space)
-    found = measure(setting.task, GivenSamples(), seed, draws=FixedDraws(points), progress=progress)
+    # Files often hold chains or sorted points, and metrics take groups of rows for independent draws.
+    shuffled = points[torch.randperm(len(points), generator=stream("measure/draws", seed))]
+    found = measure(setting.task, GivenSamples(), seed, draws=FixedDraws(shuffled), progress=progress)
     words = ["gmbench", "score", "--task", task, "--variant", setting.variant.name, "--track", setting.track]
     words += ["--samples", str(samples), "--name", name]
     return _write(
@@ -151,18 +155,3 @@ def _write(
         environment=environment("cpu", "32-true", torch.get_num_threads()),
         command=command,
     )
-
-
-def external_identity(
-    subject: str, task: str, task_version: int, variant: str, track: str, name: str, sha256: str
-) -> dict[str, Any]:
-    """What a result that gmbench did not fit is a result of, the seed apart."""
-    return {
-        "subject": subject,
-        "task": task,
-        "task_version": task_version,
-        "variant": variant,
-        "track": track,
-        "model": name,
-        "sha256": sha256,
-    }

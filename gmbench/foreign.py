@@ -21,6 +21,7 @@ from gmbench.spaces import Space
 from gmbench.task import Draws
 
 SAMPLES = "samples"
+MAX_SAMPLES = 10_000_000
 
 
 def adapt(model: Any, space: Space, likelihood: Likelihood | None = None) -> SimpleNamespace:
@@ -87,23 +88,34 @@ def read_samples(path: Path, space: Space) -> Tensor:
         UserError: The file is not one, or what is in it is not a set of points of the space.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise UserError(f"{path} holds one bare array; save it with np.savez(path, samples=...)")
+        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as arrays:
             names = arrays.files
             name = SAMPLES if SAMPLES in names else names[0] if len(names) == 1 else ""
             if not name:
                 raise UserError(f"{path} has the arrays {', '.join(names) or '(none)'}; which are samples? name it so")
+            shape = _shape_in(archive, f"{name}.npy")
+            if len(shape) == 0 or shape[0] > MAX_SAMPLES:
+                raise UserError(f"{path}: shape {shape}; at most {MAX_SAMPLES} samples, one a row, are read")
             array = arrays[name]
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a readable .npz file: {' '.join(str(error).split())}") from None
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not a readable .npz file, as np.savez writes it: {reason}") from None
     if array.dtype.kind not in "biuf":
         raise UserError(f"{path}: the array {name!r} has dtype {array.dtype}; numbers are expected")
     samples = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
     _valid(space, samples, f"{path}: samples")
     return samples
+
+
+def _shape_in(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
+    """The shape that an array's header states, read before its values are."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape: tuple[int, ...] = read(file)[0]
+        return shape
 
 
 def digest(subject: Any) -> str:

@@ -15,7 +15,7 @@ from gmbench.estimate import Kind
 from gmbench.spaces import Space
 
 if TYPE_CHECKING:
-    from gmbench.samplers.target import Kernel
+    from gmbench.samplers.kernel import Kernel
     from gmbench.training import Stage
 
 

@@ -9,15 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from gmbench.errors import UserError, nearest
+from gmbench.identity import run_identity
 from gmbench.model import Config, Model
 from gmbench.plugin import TRACKS, ModelCard, TaskCard, Variant, explain
 from gmbench.record import canonical, short_hash
 from gmbench.registry import Plugin, Registry, discover
 
-IDENTITY_VERSION = 1
+DEVICES = ("cpu", "cuda")
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass(frozen=True)
@@ -65,21 +68,20 @@ class Plan:
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that decides what is fitted, the seed apart."""
-        return {
-            "identity": IDENTITY_VERSION,
-            "task": self.task_card.name,
-            "task_version": self.task_card.version,
-            "variant": self.variant.name,
-            "track": self.track,
-            "model": self.model_card.name,
-            "model_version": self.model_card.version,
-            "config": self.config.model_dump(mode="json"),
-            "data": self.data_sha256,
-            "parents": self.parents,
-            "device": self.request.device.partition(":")[0],
-            "precision": self.request.precision,
-            "threads": self.request.threads,
-        }
+        return run_identity(
+            task=self.task_card.name,
+            task_version=self.task_card.version,
+            variant=self.variant.name,
+            track=self.track,
+            model=self.model_card.name,
+            model_version=self.model_card.version,
+            config=self.config.model_dump(mode="json"),
+            data=self.data_sha256,
+            parents=self.parents,
+            device=self.request.device.partition(":")[0],
+            precision=self.request.precision,
+            threads=self.request.threads,
+        )
 
     @property
     def row_id(self) -> str:
@@ -140,6 +142,7 @@ def make_plan(request: Request, registry: Registry | None = None) -> Plan:
         )
     if request.seed < 0:
         raise UserError(f"seed {request.seed}: seeds are 0, 1, 2 …")
+    check_device(request.device, request.precision)
     model_class = model.load()
     own = model_card.resolve(task_card.name, track, preset)
     config = make_config(model_class, {**own, **request.overrides}, model_card)
@@ -201,6 +204,19 @@ def _preset(model: str, card: ModelCard, task: TaskCard) -> str:
     if tasks and task.name not in tasks:
         raise UserError(f"preset {card.name}+{preset} is for {', '.join(tasks)}, not for {task.name}")
     return preset
+
+
+def check_device(device: str, precision: str) -> None:
+    """UserError unless this machine has the device and the precision is one of Lightning Fabric's that we record."""
+    kind, _, number = device.partition(":")
+    if kind not in DEVICES or (number and not number.isdecimal()):
+        raise UserError(f"no device is named {device!r}: {nearest(kind, DEVICES)}")
+    if kind == "cuda":
+        count = torch.cuda.device_count()
+        if int(number or 0) >= count:
+            raise UserError(f"device {device} is not there: this machine has {count or 'no'} CUDA devices")
+    if precision not in PRECISIONS:
+        raise UserError(f"no precision is named {precision!r}: {nearest(precision, PRECISIONS)}")
 
 
 def choose_track(track: str, task: TaskCard, variant: Variant) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import sys
+import zlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ from gmbench.errors import UserError
 from gmbench.estimate import Estimate
 from gmbench.plugin import explain
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 RECORD = "record.json"
 POINTS = "points.f32.gz"
 
@@ -160,7 +161,7 @@ def read_points(path: Path) -> array.array[float]:
     values = array.array("f")
     try:
         values.frombytes(gzip.decompress(path.read_bytes()))
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path} is damaged: {error}") from None
     if sys.byteorder == "big":
         values.byteswap()

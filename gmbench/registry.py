@@ -72,8 +72,7 @@ class Registry:
     def find(self, name: str) -> Plugin:
         """The task or model of that name, or the plugin of either kind in the folder of that path."""
         if _is_path(name):
-            folder = Path(name).expanduser()
-            return Plugin(read_manifest(folder), folder)
+            return self._in_folder(name)
         in_models = name.rpartition("+")[0] in self.models or name in self.models or ("model", name) in self.clashes
         if in_models and name in self.tasks:
             raise UserError(f"{name!r} is a task and a model; give the path of its folder")
@@ -84,15 +83,22 @@ class Registry:
                 raise UserError(f"{name!r} has a broken manifest: {reason}")
         raise UserError(f"no task or model is named {name!r}: {nearest(name, {**self.tasks, **self.models})}")
 
+    def _in_folder(self, name: str) -> Plugin:
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"no folder {name}: a plugin is named, or given as the path of its folder")
+        for plugin in (*self.models.values(), *self.tasks.values()):
+            # A plugin that was found belongs to a package, and may import relatively from the folder above it.
+            if plugin.folder.resolve() == folder.resolve():
+                return plugin
+        return Plugin(read_manifest(folder), folder)
+
     def _get(self, kind: str, table: dict[str, Plugin], name: str) -> Plugin:
         if _is_path(name):
-            folder = Path(name).expanduser()
-            if not folder.is_dir():
-                raise UserError(f"no folder {name}: a {kind} is named, or given as the path of its plugin folder")
-            card = read_manifest(folder)
-            if card.kind != kind:
-                raise UserError(f"{folder / MANIFEST} is a {card.kind}, not a {kind}")
-            return Plugin(card, folder)
+            plugin = self._in_folder(name)
+            if plugin.card.kind != kind:
+                raise UserError(f"{plugin.folder / MANIFEST} is a {plugin.card.kind}, not a {kind}")
+            return plugin
         if paths := self.clashes.get((kind, name)):
             raise UserError(f"two {kind} plugins are named {name!r}: {' and '.join(map(str, paths))}")
         if name in table:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from gmbench.errors import RunFailed, UserError
 from gmbench.inputs import parent_plans, require_parents
@@ -63,7 +63,7 @@ def execute(plan: Plan, options: Options) -> Record:
         if options.force:
             _clear(plan.folder)
         if path.exists():
-            record = read_record(path)
+            record = _finished(path)
             if record.record_id == plan.record_id and not options.remeasure:
                 options.progress.message(f"already {record.status}: {path} (--force runs it again)")
                 return record
@@ -71,8 +71,8 @@ def execute(plan: Plan, options: Options) -> Record:
                 return record
         parents = _parents(plan, options)
         try:
-            task = _make_task(plan)
-            data = _data_for(plan, task)
+            task = make_task(plan)
+            data = data_for(plan, task)
             model, fit_cost = _fit(plan, data, parents, options)
         except Diverged as error:
             return _write(plan, Measured(), Costs(), status="failed", reason=str(error))
@@ -84,12 +84,19 @@ def execute(plan: Plan, options: Options) -> Record:
 
 def load_fitted(plan: Plan) -> Model:
     """The fitted model of a finished run, on the CPU, in evaluation mode."""
-    model = _new_model(plan)
+    model = new_model(plan)
     try:
         model.load_state_dict(load_file(plan.folder / WEIGHTS))
     except Exception as error:
         raise RunFailed(f"{plan.folder / WEIGHTS} is damaged ({type(error).__name__}); --force runs it again") from None
     return model.eval()
+
+
+def _finished(path: Path) -> Record:
+    try:
+        return read_record(path)
+    except UserError as error:
+        raise RunFailed(f"{error}; --force runs it again, and without the file the fitted model is measured") from None
 
 
 def _fit(plan: Plan, data: Data, parents: dict[str, Model], options: Options) -> tuple[Model, Costs]:
@@ -100,7 +107,7 @@ def _fit(plan: Plan, data: Data, parents: dict[str, Model], options: Options) ->
         if data.truth is not None:
             model.stages(data)
         return model.to(plan.request.device), cost
-    model = _new_model(plan)
+    model = new_model(plan)
     for name, parent in parents.items():
         model.warm_start(name, parent)
     trainer = Trainer(
@@ -122,26 +129,27 @@ def _fit(plan: Plan, data: Data, parents: dict[str, Model], options: Options) ->
         resumes=spent.resumes,
         parents_process_seconds=_parents_cost(plan, options) if parents else 0.0,
     )
-    temporary = weights.with_suffix(".tmp")
-    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, temporary)
-    temporary.replace(weights)
+    write_atomically(weights, save({name: t.contiguous() for name, t in model.state_dict().items()}))
     write_atomically(fitted, cost.model_dump_json().encode())
     trainer.clear()
     return model, cost
 
 
-def _new_model(plan: Plan) -> Model:
+def new_model(plan: Plan) -> Model:
+    """The model with its initial weights, drawn on the stream `init`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("init", plan.request.seed))
-        return plan.model_class(plan.config, _make_task(plan).space)
+        return plan.model_class(plan.config, make_task(plan).space)
 
 
-def _make_task(plan: Plan) -> Task:
+def make_task(plan: Plan) -> Task:
+    """The plan's task in its variant and track."""
     task: Task = plan.task.load()(plan.task_card, plan.variant.factors, plan.track)
     return task
 
 
-def _data_for(plan: Plan, task: Task) -> Data:
+def data_for(plan: Plan, task: Task) -> Data:
+    """The data of the plan's seed; the truth goes to reference rows only."""
     data = task.data(plan.request.seed)
     if plan.model_card.role == "reference":
         return data

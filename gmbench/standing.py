@@ -37,7 +37,7 @@ class Neighbour:
 
 
 def leaderboards_root() -> Path | None:
-    """The folder `leaderboards` of the checkout, else the one inside the installed package; None where there is none."""
+    """The folder `leaderboards` of the checkout, else the installed package's; None where there is none."""
     package = Path(__file__).parent
     checkout = package.parent
     inside = package / "leaderboards"

@@ -17,6 +17,7 @@ from gmbench.plugin import TaskCard
 from gmbench.randomness import derive_seed
 from gmbench.spaces import Space
 
+
 @dataclass
 class Measurement:
     """What a metric found.

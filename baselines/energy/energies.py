@@ -192,3 +192,8 @@ class MLPEnergy(nn.Module):
 def _affine(layer: nn.Linear, h: Tensor) -> Tensor:
     # exact tools evaluate float32 models on float64 states, which a plain call refuses
     return linear(h, layer.weight.to(h.dtype), layer.bias.to(h.dtype))
+
+
+def build_energy(kind: str, dim: int, hidden: int, num_layers: int, activation: str) -> QuadraticEnergy | MLPEnergy:
+    """A fresh energy on `dim` bits: `quadratic`, or `mlp` of the given shape."""
+    return QuadraticEnergy(dim) if kind == "quadratic" else MLPEnergy(dim, hidden, num_layers, activation)

@@ -1,8 +1,8 @@
 """One way to choose how sparse learned couplings are, for every learner of a quadratic energy.
 
 With few data the penalty moves the error of the couplings more than the learner does, so all learners choose it by one
-rule: the penalty whose couplings, fitted to the first 1600 of 2000 training rows, have the best pseudo-likelihood on the
-other 400; then all rows are fitted with it. No data beyond the training set are seen. A learner needs three lines:
+rule: the penalty whose couplings, fitted to the first 1600 of 2000 training rows, have the best pseudo-likelihood on
+the other 400; then all rows are fitted with it. No data beyond the training set are seen. A learner needs three lines:
 
     self.sparsity = Sparsity(config.l1, self.net)  # in __init__
     return self.sparsity.stages(self.net, data, self.make_stage, num_steps=..., path_steps=...)  # in stages
@@ -30,7 +30,7 @@ Draw: TypeAlias = Callable[[int, Generator], Tensor]
 MakeStage: TypeAlias = Callable[[str, Tensor, Draw | None, int], Gradient]
 
 # Penalties of a log-likelihood, in units of a correlation (see `shrink`): 2000 rows know a correlation to .022.
-GRID = (0.12, 0.085, 0.06, 0.042, 0.03, 0.02, 0.01)
+GRID = (0.12, 0.085, 0.06, 0.042, 0.03, 0.02, 0.01, 0.005)
 TRAIN_SHARE = 0.8
 
 

@@ -12,7 +12,7 @@ ROWS = 100_000  # rows in memory at a time
 
 
 def training_points(data: Data, num_draws: int, *, rng: Generator) -> Iterator[Tensor]:
-    """Blocks (n, D): the rows of a fixed training set, each once, or `num_draws` fresh draws where data are unlimited."""
+    """Blocks (n, D): the rows of a fixed training set, or `num_draws` fresh draws where data are unlimited."""
     if data.train is not None:
         yield from data.train.split(ROWS)
         return

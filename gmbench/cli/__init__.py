@@ -1,4 +1,4 @@
-"""The command line: `gmbench VERB`. Each verb is a small module here, imported when the verb is used."""
+"""The command line: `gmbench VERB`. Each verb is a small module in `verbs`, imported when the verb is used."""
 
 from __future__ import annotations
 
@@ -12,17 +12,26 @@ from gmbench.cli.app import DEBUG, command_line
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 (a run failed), 2 (the user's mistake) or 130 (interrupted)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _call(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader (`| head`) has gone. Python flushes stdout at exit, which must not fail a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _call(arguments: list[str]) -> int:
     from gmbench.errors import GmbenchError
 
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         command_line().main(args=arguments, prog_name="gmbench")
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BrokenPipeError:
-        # The reader (`| head`) has gone. Python flushes stdout at exit, which must not fail a second time.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        raise
     except GmbenchError as error:
         if DEBUG in arguments:
             raise

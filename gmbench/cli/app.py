@@ -26,7 +26,7 @@ VERBS = {
 
 
 class LazyGroup(TyperGroup):
-    """Imports `gmbench.cli.<verb>`, and takes its Typer application `app`, when the verb is used."""
+    """Imports `gmbench.cli.verbs.<verb>`, and takes its Typer application `app`, when the verb is used."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)
@@ -34,7 +34,7 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in VERBS:
             return None
-        command = get_command(importlib.import_module(f"gmbench.cli.{cmd_name}").app)
+        command = get_command(importlib.import_module(f"gmbench.cli.verbs.{cmd_name}").app)
         command.name = cmd_name
         return command
 

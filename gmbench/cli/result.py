@@ -1,4 +1,4 @@
-"""The tables that a person sees after a run: what was measured, what it cost, and how it stands among its neighbours."""
+"""The tables that a person sees after a run: what was measured, what it cost, and where it stands."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from gmbench.estimate import Estimate
-from gmbench.standing import Neighbour, neighbours, summarize
 from gmbench.plugin import TaskCard
 from gmbench.record import RECORD, Record
+from gmbench.standing import Neighbour, neighbours, summarize
 
 _WIDTH_OF_A_FILE = 160
 
@@ -33,17 +33,21 @@ def print_result(console: Console, record: Record, card: TaskCard, folder: Path)
         console.print(f"record: {folder / RECORD}")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("", "metric", "value", "kind", "n", "note"):
-        table.add_column(column, justify="right" if column in ("value", "n") else "left")
+    for column in ("", "metric", "value", "kind", "n", ""):
+        table.add_column(column, justify="right" if column in ("value", "n") else "left", no_wrap=True)
+    notes: dict[str, int] = {}  # several metrics often share a note, which would crowd the table
     for key, estimate in record.metrics.items():
         mark = "*" if key == record.headline else ""
-        style = "bold" if mark else ""
+        number = notes.setdefault(estimate.note, len(notes) + 1) if estimate.note else 0
         table.add_row(
-            mark, Text(key), format_estimate(estimate), estimate.kind, str(estimate.n), Text(estimate.note), style=style
-        )
-    for name, reason in record.unavailable.items():
-        table.add_row("", Text(name), "-", "", "", Text(reason), style="dim")
+            mark, Text(key), format_estimate(estimate), estimate.kind, str(estimate.n), f"({number})" if number else "",
+            style="bold" if mark else "",
+        )  # fmt: skip
     console.print(table)
+    for note, number in notes.items():
+        console.print(f"({number}) {note}", style="dim")
+    for name, reason in record.unavailable.items():
+        console.print(f"not measured: {name}: {reason}", style="dim")
     headline = card.metrics[card.headline]
     better = {"lower": "lower is better", "higher": "higher is better", "none": ""}[headline.direction]
     unit = f", in {headline.unit}" if headline.unit else ""

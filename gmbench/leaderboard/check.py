@@ -6,31 +6,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gmbench.errors import UserError
-from gmbench.leaderboard.collect import Entry, read_entries
+from gmbench.leaderboard.collect import POINTS_SUFFIX, Entry, read_entry, record_paths
 from gmbench.leaderboard.generate import pages
 from gmbench.plugin import ModelCard, TaskCard
-from gmbench.record import sha256_of
-from gmbench.registry import Registry, discover
+from gmbench.record import read_points, sha256_of
+from gmbench.registry import Plugin, Registry, discover
 from gmbench.source import source_digest
 
 
 def check(root: Path) -> list[str]:
     """Problems, one line each; an empty list when every table is what its records and the plugins' versions say."""
     registry = discover()
-    try:
-        entries = read_entries(root)
-    except UserError as error:
-        return [str(error)]
-    problems = [problem for entry in entries for problem in _record_problems(entry)]
+    entries, problems = [], []
+    for path in record_paths(root):
+        try:
+            entries.append(read_entry(path))
+        except UserError as error:
+            problems.append(str(error))
+    for entry in entries:
+        problems += _record_problems(entry)
+    problems += _stray_points(root)
     problems += _stale_sources(entries, registry)
-    for path, text in pages(root, registry).items():
-        if not path.exists():
-            problems.append(f"{path.name} is missing: run `gmbench leaderboard`")
-        elif path.read_bytes() != text.encode():
-            problems.append(f"{path.name} is stale: run `gmbench leaderboard`")
-    for path in sorted(root.glob("*.md")):
-        if path.name != "README.md" and path.stem not in {entry.record.task for entry in entries}:
-            problems.append(f"{path.name} has no records")
+    if not problems:  # a table can only be judged by records that are in order
+        problems += _stale_pages(root, entries, registry)
     return problems
 
 
@@ -43,31 +41,70 @@ def _record_problems(entry: Entry) -> Iterator[str]:
             yield f"{entry.points_path} is missing"
         elif sha256_of(entry.points_path) != record.points_sha256:
             yield f"{entry.points_path} is damaged: its SHA-256 is not the record's"
+        else:
+            try:
+                read_points(entry.points_path)
+            except UserError as error:
+                yield str(error)
+
+
+def _stray_points(root: Path) -> Iterator[str]:
+    for path in sorted((root / "records").glob(f"*/*/*{POINTS_SUFFIX}")):
+        if not path.with_name(path.name.removesuffix(POINTS_SUFFIX) + ".json").exists():
+            yield f"{path} has no record"
+
+
+def _stale_pages(root: Path, entries: list[Entry], registry: Registry) -> Iterator[str]:
+    try:
+        wanted = pages(root, entries, registry)
+    except UserError as error:
+        yield str(error)
+        return
+    for path, text in wanted.items():
+        if not path.exists():
+            yield f"{path.name} is missing: run `gmbench leaderboard`"
+        elif path.read_bytes() != text.encode():
+            yield f"{path.name} is stale: run `gmbench leaderboard`"
+    for path in sorted(root.glob("*.md")):
+        if path.name != "README.md" and path not in wanted:
+            yield f"{path.name} has no records"
 
 
 def _stale_sources(entries: list[Entry], registry: Registry) -> Iterator[str]:
     """Plugins whose code changed although their version, and that of the task's metrics, did not."""
-    digests: dict[Path, str] = {}
-    told: set[str] = set()
+    digests: dict[tuple[str, str], str] = {}
+    told: set[tuple[str, str]] = set()
     for entry in entries:
         record = entry.record
-        try:
-            task, model = registry.task(record.task), registry.model(record.model)
-        except UserError:
-            continue
-        assert isinstance(task.card, TaskCard) and isinstance(model.card, ModelCard)
-        metrics = {name: metric.version for name, metric in task.card.metrics.items()}
-        for kind, plugin, same_version in (
-            ("task", task, record.task_version == task.card.version and record.metric_versions == metrics),
-            ("model", model, record.model_version == model.card.version),
-        ):
-            if kind not in record.source_sha256 or not same_version:
-                continue
-            digest = digests.setdefault(plugin.folder, source_digest(plugin))
+        for kind, plugin in _plugins_of_same_version(entry, registry):
             name = plugin.card.name
-            if digest != record.source_sha256[kind] and name not in told:
-                told.add(name)
+            key = (kind, name)
+            if kind not in record.source_sha256 or key in told:
+                continue
+            if key not in digests:
+                digests[key] = source_digest(plugin)
+            if digests[key] != record.source_sha256[kind]:
+                told.add(key)
                 yield (
                     f"the {kind} {name} changed since {entry.path.name} was made, but its version is still "
                     f"{plugin.card.version}: raise it in its plugin.toml and run its rows again"
                 )
+
+
+def _plugins_of_same_version(entry: Entry, registry: Registry) -> Iterator[tuple[str, Plugin]]:
+    record = entry.record
+    try:
+        task = registry.task(record.task)
+    except UserError:
+        return
+    assert isinstance(task.card, TaskCard)
+    metrics = {name: metric.version for name, metric in task.card.metrics.items()}
+    if record.task_version == task.card.version and record.metric_versions == metrics:
+        yield "task", task
+    try:
+        model = registry.model(record.model)
+    except UserError:
+        return
+    assert isinstance(model.card, ModelCard)
+    if record.subject == "run" and record.model_version == model.card.version:
+        yield "model", model

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import array
 import math
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from gmbench.errors import UserError
+from gmbench.leaderboard.naming import Naming, name_of
 from gmbench.leaderboard.statistics import mean, t_quantile, variance
-from gmbench.plugin import ModelCard, TaskCard
+from gmbench.plugin import TaskCard
 from gmbench.record import Record, read_points, read_record
 from gmbench.registry import Registry
 
@@ -43,10 +43,16 @@ class Entry:
 
 @dataclass
 class Row:
-    """The runs of one row over seeds; `name` is the model's plain name only where the config is the card's own."""
+    """The runs of one row over seeds.
+
+    Arguments:
+        name: The model's plain name only where the config is the card's own; see `naming`.
+        current: Whether the records are of the current versions, and may be ranked.
+    """
 
     name: str
     entries: list[Entry]
+    current: bool = True
     done: list[Entry] = field(init=False)
     failed: list[Entry] = field(init=False)
 
@@ -76,13 +82,13 @@ class Row:
         values = list(self.by_seed.values())
         if len(values) < 2 or not all(map(math.isfinite, values)):
             return None
-        shared = self.shared_stderr()
-        return t_quantile(0.95, len(values) - 1) * math.sqrt(variance(values) / len(values) + shared**2)
+        total = variance(values) / len(values) + self.shared_stderr**2
+        return t_quantile(0.95, len(values) - 1) * math.sqrt(total)
 
+    @cached_property
     def shared_stderr(self) -> float:
         """The standard error that averaging over seeds does not reduce; 0 where a run states none."""
-        errors = [e.record.metrics[e.record.headline].stderr or 0.0 for e in self.done if e.value is not None]
-        return mean(errors)
+        return mean([e.record.metrics[e.record.headline].stderr or 0.0 for e in self.done if e.value is not None])
 
 
 @dataclass(frozen=True)
@@ -96,58 +102,46 @@ class Table:
 
 def read_entries(root: Path) -> list[Entry]:
     """Every record under `root/records`, in a stable order; UserError names the first that cannot be read."""
-    paths = sorted((root / "records").glob("*/*/*.json"))
-    return [Entry(read_record(path), path) for path in paths]
+    return [read_entry(path) for path in record_paths(root)]
+
+
+def record_paths(root: Path) -> list[Path]:
+    """The record files under `root/records`: `<task>/<model>/<fit_id>.json`."""
+    return sorted((root / "records").glob("*/*/*.json"))
+
+
+def read_entry(path: Path) -> Entry:
+    """One record with its place."""
+    return Entry(read_record(path), path)
 
 
 def tables_of(task: TaskCard, entries: list[Entry], registry: Registry) -> list[Table]:
-    """The tables of a task in the card's order of variants and tracks; rows of other versions say so in their names."""
-    by_place: dict[tuple[str, str], dict[str, list[Entry]]] = {}
+    """The tables of a task in the card's order of variants and tracks."""
+    by_place: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
-        record = entry.record
-        if record.task == task.name:
-            by_place.setdefault((record.variant, record.track), {}).setdefault(record.row_id, []).append(entry)
-    known = [variant.name for variant in task.variants]
-    tracks = list(task.tracks)
+        if entry.record.task == task.name:
+            by_place.setdefault((entry.record.variant, entry.record.track), []).append(entry)
+    variants, tracks = [variant.name for variant in task.variants], list(map(str, task.tracks))
 
-    def place_order(place: tuple[str, str]) -> tuple[int, int, str]:
-        variant, track = place
-        return (known.index(variant) if variant in known else len(known), tracks.index(track), variant)  # type: ignore[arg-type]
+    def order(place: tuple[str, str]) -> tuple[int, int, tuple[str, str]]:
+        known = (names.index(name) if name in names else len(names)
+                 for names, name in zip((variants, tracks), place, strict=True))  # fmt: skip
+        return (next(known), next(known), place)
 
-    return [
-        Table(*place, [Row(row_name(group[0].record, task, registry), group) for group in by_place[place].values()])
-        for place in sorted(by_place, key=place_order)
-    ]
+    return [Table(*place, _rows(by_place[place], task, registry)) for place in sorted(by_place, key=order)]
 
 
-def row_name(record: Record, task: TaskCard, registry: Registry) -> str:
-    """The model's name, with what sets the row apart from the card's current config and versions."""
-    marks = list(_marks(record, task, registry))
-    return f"{record.model} ({', '.join(marks)})" if marks else record.model
-
-
-def current(record: Record, task: TaskCard, registry: Registry) -> bool:
-    """Whether the record is of the task's and the model's current versions."""
-    return not any("version" in mark for mark in _marks(record, task, registry))
-
-
-def _marks(record: Record, task: TaskCard, registry: Registry) -> Iterator[str]:
-    if record.task_version != task.version:
-        yield f"task version {record.task_version}"
-    elif record.metric_versions.get(task.headline) != task.metrics[task.headline].version:
-        yield f"version {record.metric_versions.get(task.headline)} of the headline metric"
-    try:
-        card = registry.model(record.model).card
-    except UserError:
-        return
-    assert isinstance(card, ModelCard)
-    if record.subject != "run":
-        yield record.subject
-    elif record.model_version != card.version:
-        yield f"version {record.model_version}"
-    else:
-        _, _, preset = record.model.partition("+")
-        if preset and preset not in card.presets:
-            yield "no such preset now"
-        elif not record.card_config or record.config != card.resolve(task.name, record.track, preset):
-            yield f"config {record.row_id[:6]}"
+def _rows(entries: list[Entry], task: TaskCard, registry: Registry) -> list[Row]:
+    groups: dict[tuple[str, Naming], list[Entry]] = {}
+    for entry in entries:
+        # Part of a row may have been measured again by a newer headline metric: the name tells the parts apart.
+        naming = name_of(entry.record, task, registry)
+        groups.setdefault((entry.record.row_id, naming), []).append(entry)
+    times = Counter(naming.name for _, naming in groups)
+    rows = []
+    for (row_id, naming), group in groups.items():
+        name, where = naming.name, group[0].record.environment
+        if times[name] > 1:  # the device, the threads or the data differ
+            name += f" [{where.device}, threads {where.threads}, {where.precision}, {row_id[:6]}]"
+        rows.append(Row(name, group, naming.current))
+    return sorted(rows, key=lambda row: row.name)

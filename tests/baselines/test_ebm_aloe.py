@@ -39,7 +39,7 @@ def index(x: Tensor) -> Tensor:
 def random_sampler(dim: int, max_edits: int) -> LocalEditSampler:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        q = LocalEditSampler(dim, 12, max_edits, torch.randperm(dim))
+        q = LocalEditSampler(dim, 12, 12, max_edits, torch.randperm(dim))
         for parameter in q.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
     return q
@@ -139,9 +139,19 @@ def test_energy_and_sampler_learn_an_enumerable_target() -> None:
         return states[torch.multinomial(p, num, replacement=True, generator=rng)]
 
     chosen = config(
-        "synthetic2d", hidden=48, num_layers=2, sampler_hidden=48, num_steps=500, batch_size=128, num_negatives=128,
-        learning_rate=3e-3, sampler_learning_rate=3e-3, num_paths=4, max_edits=4,
-    )  # fmt: skip
+        "synthetic2d",
+        hidden=48,
+        num_layers=2,
+        start_hidden=48,
+        edit_hidden=48,
+        num_steps=300,
+        batch_size=128,
+        num_negatives=128,
+        learning_rate=3e-3,
+        sampler_learning_rate=1e-2,
+        num_paths=4,
+        max_edits=4,
+    )
     model = fitted(space, Data(space, None, draw, draw(500, rng(5))), chosen)
     uniform = float((p * (p.log() + 6 * math.log(2))).sum())
     log_f = torch.log_softmax(-model.energy(states).detach().double(), 0)
@@ -150,20 +160,19 @@ def test_energy_and_sampler_learn_an_enumerable_target() -> None:
     frequency = torch.bincount(index(x), minlength=64).double() / 20_000
     sampler_tv = float((frequency - p).abs().sum() / 2)
     uniform_tv = float((1 / 64 - p).abs().sum() / 2)
-    assert energy_kl < 0.15 * uniform
-    assert sampler_tv < 0.4 * uniform_tv
+    assert energy_kl < 0.3 * uniform
+    assert sampler_tv < 0.5 * uniform_tv
     with pytest.raises(MissingCapability, match="perceptron"):
         model.couplings()
 
 
-@pytest.mark.parametrize("sample_steps", [0, 2])
-def test_couplings_of_a_lattice_are_recovered(sample_steps: int) -> None:
+def test_couplings_of_a_lattice_are_recovered_and_sampled() -> None:
     truth = couplings(4, 0.15)
     train = exact_samples(4, 0.15, 2000, rng=rng(7))
     space = BinaryVector(16, (4, 4))
     data = Data(space, train, lambda num, rng: train[torch.randint(2000, (num,), generator=rng)], train)
     chosen = config(
-        "ising", num_steps=200, batch_size=2000, num_negatives=200, learning_rate=1e-2, sample_steps=sample_steps
+        "ising", num_steps=200, batch_size=2000, num_negatives=200, learning_rate=1e-2, sampler_learning_rate=1e-2
     )
     model = fitted(space, data, chosen)
     J = model.couplings()
@@ -172,9 +181,9 @@ def test_couplings_of_a_lattice_are_recovered(sample_steps: int) -> None:
     assert float((J - truth).square().mean().sqrt()) < 0.4 * float(truth.square().mean().sqrt())
     x = model.sample(2000, rng=rng(8))
     space.validate(x)
-    s, t = 2 * x - 1, 2 * train - 1
-    along, expected = ((v[:, 0] * v[:, 1]).mean() for v in (s, t))
-    assert float(along) == pytest.approx(float(expected), abs=0.15)
+    edges = (truth > 0).float()
+    along, expected = (float(((s @ edges) * s).mean()) / 4 for s in (2 * x - 1, 2 * train - 1))
+    assert expected > 0.3 and along == pytest.approx(expected, abs=0.06)
 
 
 @pytest.mark.parametrize("preset", ["", "l1"])

@@ -7,11 +7,11 @@ from typing import Literal
 
 import pytest
 import torch
+from torch import Tensor
+
 from gmbench.baselines.energy.ebm_gfn.back_and_forth import back_and_forth, num_deleted, propose
 from gmbench.baselines.energy.ebm_gfn.exact import all_states, all_vectors
 from gmbench.baselines.energy.ebm_gfn.policy import Policy
-from torch import Tensor
-
 from gmbench.samplers.metropolis import acceptance_probability
 
 BACKWARD = ["learned", "uniform"]

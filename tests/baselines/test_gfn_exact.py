@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+
 from gmbench.baselines.energy.ebm_gfn.exact import all_states, all_vectors, terminal_log_prob
 from gmbench.baselines.energy.ebm_gfn.policy import Policy, signed
 

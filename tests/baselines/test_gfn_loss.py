@@ -6,11 +6,12 @@ import itertools
 
 import pytest
 import torch
+from torch import Tensor
+
 from gmbench.baselines.energy.ebm_gfn.exact import all_states, all_vectors, terminal_log_prob
 from gmbench.baselines.energy.ebm_gfn.loss import trajectory_balance
 from gmbench.baselines.energy.ebm_gfn.policy import Policy, signed
 from gmbench.baselines.energy.ebm_gfn.trajectories import walk
-from torch import Tensor
 
 BACKWARD = ["learned", "uniform"]
 
@@ -99,6 +100,14 @@ def test_stale_parameters_are_noticed(backward: str) -> None:
         result.loss.backward()
 
 
+@pytest.mark.parametrize("backward", BACKWARD)
+def test_a_diverged_network_gives_a_nan_loss_and_no_crash(backward: str) -> None:
+    policy = make_policy(backward, 4)
+    with torch.no_grad():
+        policy.mlp.layers[1].weight.fill_(float("nan"))
+    assert trajectory_balance(policy, ising_chain, all_vectors(4), num_forward=8, rng=generator()).loss.isnan()
+
+
 def solve_exactly(policy: Policy, log_f: Tensor) -> float:
     """Sets the last layer so that the policy satisfies trajectory balance for f exactly; returns log Z.
 
@@ -178,4 +187,4 @@ def test_short_training_learns_log_z_and_the_target(backward: str) -> None:
         schedule.step()
     after = 0.5 * float((terminal_log_prob(policy).exp() - log_f.softmax(0)).abs().sum())
     assert before > 0.3 and after < 0.03
-    assert float(policy.log_z) == pytest.approx(float(log_f.logsumexp(0)), abs=0.05)
+    assert policy.log_z.item() == pytest.approx(float(log_f.logsumexp(0)), abs=0.05)

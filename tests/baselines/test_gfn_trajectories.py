@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from gmbench.baselines.energy.ebm_gfn.exact import all_states, all_vectors, terminal_log_prob
 from gmbench.baselines.energy.ebm_gfn.policy import Policy, bits, signed
 from gmbench.baselines.energy.ebm_gfn.trajectories import log_prob, sample, walk
-from torch import Tensor
 
 BACKWARD = ["learned", "uniform"]
 
@@ -95,11 +96,11 @@ def test_backward_walks_follow_p_b(backward: str) -> None:
     result = walk(policy, x, num_up=0, num_steps=2, rng=generator())
     counts = (result.order[:, 0] * 4 + result.order[:, 1]).bincount(minlength=16).double()
     expected = torch.zeros(16, dtype=torch.float64)
-    first = policy.log_pb(x[:1])[0].exp()
+    first = policy.log_pb(x[:1])[0].exp().detach()
     for i in range(4):
         s = x[:1].clone()
         s[0, i] = 0
-        second = policy.log_pb(s)[0].exp()
+        second = policy.log_pb(s)[0].exp().detach()
         for j in range(4):
             expected[4 * i + j] = float(first[i] * second[j]) * num
     legal = expected > 0

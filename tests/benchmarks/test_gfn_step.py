@@ -1,6 +1,8 @@
 """A trajectory balance step of the GFlowNet beside autograd through D sequential calls (select with -m benchmark).
 
 Compare the two sides of one group within one process, on one thread (OMP_NUM_THREADS=1).
+The naive side shares the lean head of the uniform policy, D outputs; published code computes 3D, which costs it another
+fifth at D = 100.
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from gmbench.baselines.energy.ebm_gfn.loss import trajectory_balance
 from gmbench.baselines.energy.ebm_gfn.policy import Policy, signed
-from torch import Tensor
 
 SIZES = [(32, 128, 256), (100, 64, 256), (100, 256, 256), (100, 256, 128)]  # D, batch, hidden
 

@@ -16,8 +16,8 @@ from gmbench.metrics.log_partition import binary_states, enumerate_log_partition
 from gmbench.samplers.dmala import DMALA
 from gmbench.samplers.gibbs import GibbsSweep, RandomScanGibbs
 from gmbench.samplers.gwg import GibbsWithGradients
-from gmbench.samplers.kernel import Kernel
-from gmbench.samplers.target import FunctionTarget
+from gmbench.samplers.kernel import Kernel, Transition
+from gmbench.samplers.target import FunctionTarget, HasFlipDelta, HasGradient, HasSiteDelta, Target
 
 DIM = 8
 
@@ -85,6 +85,41 @@ def test_both_directions_find_the_enumerated_log_z(kernel: Kernel, shortcuts: bo
     for result in (forward, reverse):
         assert result.log_z.stderr is not None and result.log_z.stderr < 0.2
         assert abs(result.log_z.value - LOG_Z) < 3 * result.log_z.stderr
+
+
+@dataclass(frozen=True)
+class Inspector:
+    """A kernel that stays where it is and compares the shortcuts of the target it is given with plain evaluations."""
+
+    seen: list[float]
+
+    def step(self, x: Tensor, target: Target, *, rng: torch.Generator) -> Transition:
+        assert isinstance(target, HasFlipDelta) and isinstance(target, HasGradient)
+        here = target.log_prob(x)
+        neighbours = [target.log_prob((x - torch.eye(DIM)[i]).abs()) - here for i in range(DIM)]
+        assert torch.allclose(target.flip_delta(x), torch.stack(neighbours, 1), atol=1e-4)
+        if isinstance(target, HasSiteDelta):
+            assert torch.allclose(target.site_delta(x, 3), neighbours[3], atol=1e-4)
+            each = torch.arange(len(x)) % DIM
+            assert torch.allclose(
+                target.site_delta(x, each), torch.stack(neighbours, 1)[range(len(x)), each], atol=1e-4
+            )
+        value, grad = target.log_prob_and_grad(x)
+        with torch.enable_grad():
+            leaf = x.clone().requires_grad_()
+            (reference,) = torch.autograd.grad(target.log_prob(leaf).sum(), leaf)
+        assert torch.allclose(value, here) and torch.allclose(grad, reference, atol=1e-4)
+        self.seen.append(float(here[0]))
+        return Transition(x, x.new_ones(()), 1)
+
+
+@pytest.mark.parametrize("shortcuts", [True, False])
+def test_annealed_shortcuts_equal_plain_evaluations(shortcuts: bool) -> None:
+    target = TARGET if shortcuts else FunctionTarget(TARGET.log_prob)
+    seen: list[float] = []
+    base = torch.linspace(0.2, 0.9, DIM)
+    ais(target, base, Inspector(seen), num_chains=20, num_steps=4, rng=torch.Generator().manual_seed(10))
+    assert len(seen) == 3
 
 
 def test_sigmoid_schedule_and_rbm_with_exact_log_z() -> None:

@@ -102,6 +102,19 @@ def test_stratified_standard_error_covers(num_draws: int, most: float) -> None:
     assert 0.91 <= inside / 300 <= most  # pairs of strata are conservative
 
 
+def test_pairs_of_strata_are_not_conservative_where_the_last_bit_does_not_matter() -> None:
+    rng = torch.Generator().manual_seed(9)
+    weights = torch.linspace(0.2, 0.8, DIM)
+    weights[5] = 0
+    truth = float(torch.nn.functional.softplus(weights).sum())
+    inside = 0
+    for _ in range(300):
+        e = stratified_importance(lambda x: x @ weights, DIM, bits=[0, 1, 2, 3, 4, 6, 5], rng=rng)
+        assert e.stderr is not None
+        inside += abs(e.value - truth) < 1.96 * e.stderr
+    assert 0.91 <= inside / 300 <= 0.98
+
+
 def test_plain_importance_covers_and_moves() -> None:
     rng = torch.Generator().manual_seed(5)
     truth, inside, inside_wrong = by_hand(), 0, 0

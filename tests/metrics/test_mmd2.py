@@ -77,6 +77,15 @@ def test_rbf_matches_scikit_learn() -> None:
     assert torch.allclose(rbf(0.7)(x, y), torch.from_numpy(reference), atol=1e-5)
 
 
+def test_matches_torchmetrics() -> None:
+    kid = pytest.importorskip("torchmetrics.image.kid")
+    rng = torch.Generator().manual_seed(13)
+    x, y = bernoulli(P, 50, rng), bernoulli(Q, 50, rng)
+    k = exp_hamming(0.2)
+    reference = float(kid.maximum_mean_discrepancy(k(x, x), k(x, y), k(y, y)))
+    assert mmd2(x, y, k).value == pytest.approx(reference, abs=1e-6)
+
+
 def test_matches_the_closed_form_of_product_models() -> None:
     rng = torch.Generator().manual_seed(5)
     estimate = mmd2(bernoulli(P, 4000, rng), bernoulli(Q, 4000, rng), exp_hamming(0.1))

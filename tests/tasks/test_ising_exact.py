@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from gmbench.tasks.discrete.ising.exact import (
     all_states,
     enumerate_log_partition,

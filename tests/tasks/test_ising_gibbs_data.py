@@ -5,6 +5,7 @@ import math
 import pytest
 import scipy.stats
 import torch
+
 from gmbench.tasks.discrete.ising.exact import all_states
 from gmbench.tasks.discrete.ising.gibbs_data import gibbs_samples
 from gmbench.tasks.discrete.ising.lattice import couplings

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import scipy.integrate
+
 from gmbench.tasks.discrete.ising.exact import enumerate_log_partition, log_partition
 from gmbench.tasks.discrete.ising.kaufman import kaufman_log_partition
 from gmbench.tasks.discrete.ising.lattice import couplings

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from gmbench.tasks.discrete.ising.exact import all_states, enumerate_probabilities, log_partition
 from gmbench.tasks.discrete.ising.lattice import couplings
 from gmbench.tasks.discrete.ising.moments import (

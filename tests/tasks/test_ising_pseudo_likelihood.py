@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+
 from gmbench.tasks.discrete.ising.lattice import adjacency, couplings
 from gmbench.tasks.discrete.ising.pseudo_likelihood import (
     choose_lambda,
@@ -17,7 +19,6 @@ from gmbench.tasks.discrete.ising.pseudo_likelihood import (
     support_then_refit,
 )
 from gmbench.tasks.discrete.ising.samples import exact_samples
-from sklearn.linear_model import LogisticRegression
 
 
 def neg_log_rmse(estimate: torch.Tensor, J: torch.Tensor) -> float:

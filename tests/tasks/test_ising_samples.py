@@ -5,6 +5,7 @@ import math
 import pytest
 import scipy.stats
 import torch
+
 from gmbench.tasks.discrete.ising.exact import enumerate_probabilities
 from gmbench.tasks.discrete.ising.lattice import adjacency, couplings
 from gmbench.tasks.discrete.ising.moments import (

@@ -49,8 +49,8 @@ class MADE(Model):
         """Training points a step."""
         learning_rate: Annotated[float, Field(gt=0)]
         """Initial learning rate of AdamW; it falls to 0 along half a cosine."""
-        weight_decay: Annotated[float, Field(ge=0)]
-        """Decoupled weight decay of AdamW."""
+        prior: Annotated[float, Field(ge=0)]
+        """AdamW's weight decay is prior / N for N training rows, and none for unlimited draws."""
         validate_every: Annotated[int, Field(ge=1)]
         """Steps between looks at the validation likelihood."""
 
@@ -73,7 +73,9 @@ class MADE(Model):
 
     def stages(self, data: Data) -> Sequence[Stage]:
         c = self.config
-        optimizer = torch.optim.AdamW(self.network.parameters(), c.learning_rate, weight_decay=c.weight_decay)
+        # with very few rows a step would shrink weights past zero: at most a tenth of them is taken
+        decay = 0.0 if data.train is None else min(c.prior / len(data.train), 0.1 / c.learning_rate)
+        optimizer = torch.optim.AdamW(self.network.parameters(), c.learning_rate, weight_decay=decay)
         held_out = data.validation[:VALIDATION_ROWS]
 
         def training_step(x: Tensor, step: Step) -> None:

@@ -47,6 +47,11 @@ class MaskedNetwork(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(hidden if i else dim, hidden) for i in range(num_layers))
         self.last = nn.Linear(hidden, dim)
         self.direct = nn.Parameter(torch.zeros(dim, dim)) if direct else None
+        self.order: Tensor
+        self.first_mask: Tensor
+        self.middle_mask: Tensor
+        self.last_mask: Tensor
+        self.direct_mask: Tensor
         for name, tensor in {
             "order": order.clone(),
             "first_mask": (positions < degrees[:, None]).float(),  # (H, D)

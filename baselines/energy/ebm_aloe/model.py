@@ -46,8 +46,10 @@ class AuxiliaryLocalExploration(Model):
         """Number of the perceptron's hidden layers."""
         activation: Literal["elu", "swish"]
         """The perceptron's activation."""
-        sampler_hidden: int = Field(ge=1)
-        """Width of the sampler's networks."""
+        start_hidden: int = Field(ge=1)
+        """Width of the sampler's autoregressive start."""
+        edit_hidden: int = Field(ge=1)
+        """Width of the network that edits."""
         order: Literal["natural", "interleaved"]
         """The order in which the sampler's autoregressive start generates bits, as for `made`."""
         max_edits: int = Field(ge=1)
@@ -85,7 +87,8 @@ class AuxiliaryLocalExploration(Model):
             if c.energy == "quadratic"
             else MLPEnergy(space.dim, c.hidden, c.num_layers, c.activation)
         )
-        self.q = LocalEditSampler(space.dim, c.sampler_hidden, min(c.max_edits, space.dim), bit_order(c.order, space))
+        max_edits, order = min(c.max_edits, space.dim), bit_order(c.order, space)
+        self.q = LocalEditSampler(space.dim, c.start_hidden, c.edit_hidden, max_edits, order)
         self.sparsity = Sparsity(c.l1, self.net)
 
     def stages(self, data: Data) -> list[Stage]:

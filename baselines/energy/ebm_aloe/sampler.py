@@ -35,24 +35,25 @@ class Trajectories(NamedTuple):
 
 
 class LocalEditSampler(nn.Module):
-    """q(x_0, i_1 .. i_T) = q_0(x_0) prod_t (1 - stop(x_{t-1})) pos(i_t | x_{t-1}) stop(x_T), where x_t flips i_t of x_{t-1}.
+    """q(x_0, i_1 .. i_T) = q_0(x_0) prod_t (1 - stop(x_{t-1})) pos(i_t | x_{t-1}) stop(x_T).
 
-    A path ends by itself with probability stop(x), or without being asked after `max_edits` edits; so the probabilities
-    of all paths sum to one. Its last state is the sample.
+    x_t is x_{t-1} with bit i_t flipped. A path ends by itself with probability stop(x), or without being asked after
+    `max_edits` edits; so the probabilities of all paths sum to one. Its last state is the sample.
 
     Arguments:
         dim: Number of bits D.
-        hidden: Width of the networks for q_0, and for stop and pos.
+        start_hidden: Width of the network for q_0.
+        hidden: Width of the network for stop and pos.
         max_edits: Most edits K.
         order: The order in which q_0 generates bits, (D,) int64.
 
     q_0 is a MADE with one hidden layer; stop and pos are one network with D + 1 outputs, two hidden layers.
     """
 
-    def __init__(self, dim: int, hidden: int, max_edits: int, order: Tensor) -> None:
+    def __init__(self, dim: int, start_hidden: int, hidden: int, max_edits: int, order: Tensor) -> None:
         super().__init__()
         self.dim, self.max_edits = dim, max_edits
-        self.start = MaskedNetwork(dim, hidden, 1, order, direct=True)
+        self.start = MaskedNetwork(dim, start_hidden, 1, order, direct=True)
         self.inner = nn.ModuleList([nn.Linear(dim, hidden), nn.Linear(hidden, hidden)])
         self.outer = nn.Linear(hidden, dim + 1)
 

@@ -20,7 +20,7 @@ class TBResult(NamedTuple):
     """The loss and what it was made from."""
 
     loss: Tensor  # scalar, differentiable by the policy's parameters
-    x: Tensor  # (num_forward, D), where the forward trajectories ended: draws from the GFlowNet
+    x: Tensor  # (num_forward, D) in {0., 1.}, where the forward trajectories ended: draws from the GFlowNet
     residual: Tensor  # (num_forward + B,), delta of every trajectory, the forward ones first; detached
 
 

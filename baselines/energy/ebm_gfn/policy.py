@@ -71,7 +71,8 @@ class Policy(nn.Module):
             s: (B, D), states.
 
         Returns:
-            (B, 2, D), the value v before the location d; about -1e30 where d is already set.
+            (B, 2, D), the value v before the location d; about -1e30 where d is already set. Of a complete state, from
+            which no edge leads, the answer means nothing.
         """
         outputs: Tensor = self.mlp(s)
         if self.backward == "learned":
@@ -86,7 +87,7 @@ class Policy(nn.Module):
             s: (B, D), states.
 
         Returns:
-            (B, D); about -1e30 where d is not set.
+            (B, D); about -1e30 where d is not set. Of the empty state the answer means nothing.
         """
         if self.backward == "learned":
             return log_softmax_legal(*split_learned(self.mlp(s), s)[1])

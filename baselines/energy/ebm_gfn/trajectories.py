@@ -133,8 +133,8 @@ def _walk_learned(
     noise = uniforms((num_steps, num), s.double(), rng)
     order = torch.empty(num, num_steps, dtype=torch.int64, device=s.device)
     log_ratio = torch.zeros(num, dtype=torch.float64, device=s.device)
-    # `add` and `clear` are the two names of an edge: the column of its P_F, at its lower end, and of its P_B, at its
-    # upper end. A walk comes to one end when it chooses the edge and to the other one step later.
+    # `add` and `clear` are the two names of an edge: its column in P_F, at its lower end, and in P_B, at its upper end.
+    # A walk is at one end when it chooses the edge, and at the other one step later.
     add, clear = torch.zeros_like(is_up, dtype=torch.int64), torch.zeros_like(is_up, dtype=torch.int64)
     for k in range(num_steps + 1):
         outputs = network.outputs()
@@ -144,8 +144,9 @@ def _walk_learned(
             p_add = _explore(log_pf[up], add_logits[1][up], epsilon, temperature)
             add = torch.cat([_draw(p_add, noise[k, up]), add[down]])
             clear = torch.cat([clear[up], _draw(log_pb[down].exp(), noise[k, down])])
-        # At its first state a walk has only the edge ahead, at its last one only the edge behind.
-        lower, upper = torch.ones_like(is_up), torch.ones_like(is_up)  # has an edge of which this is the lower end?
+        # Rows whose state is the lower end of an edge of their walk, so that P_F counts, and rows where it is the upper
+        # end, so that P_B counts: both, except that the first state has no edge behind and the last one none ahead.
+        lower, upper = torch.ones_like(is_up), torch.ones_like(is_up)
         if k == 0:
             lower, upper = is_up, ~is_up
         elif k == num_steps:
@@ -225,7 +226,7 @@ def _draw(p: Tensor, u: Tensor) -> Tensor:
     """One action per row (N,) from probabilities p (N, A), normalised or not, by inversion of u (N,) in [0, 1).
 
     Much cheaper than a Gumbel variable per action. In integers, so that an action of probability 0 is never drawn,
-    whatever the order in which the device sums.
+    whatever the order in which the device sums. Where p is NaN some action is returned, and the NaN shows in the loss.
     """
     cumulative = (p * 2.0**32).long().cumsum(1)
-    return (cumulative <= (u * cumulative[:, -1]).long()[:, None]).sum(1)
+    return (cumulative <= (u * cumulative[:, -1]).long()[:, None]).sum(1).clamp_max(p.shape[1] - 1)

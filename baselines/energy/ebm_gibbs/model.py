@@ -1,8 +1,8 @@
-"""Energy-based models trained by persistent contrastive divergence; here with Gibbs sampling, elsewhere with other kernels."""
+"""Energy-based models trained by persistent contrastive divergence: for any kernel, and with Gibbs sampling."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 from pydantic import Field
@@ -14,23 +14,27 @@ from gmbench.model import Data, Model
 from gmbench.samplers.chain import run_chain
 from gmbench.samplers.gibbs import GibbsSweep, RandomScanGibbs
 from gmbench.samplers.kernel import Kernel
+from gmbench.samplers.noise import uniforms
 from gmbench.spaces import BinaryVector
 from gmbench.training import Gradient, Stage, Step, linear_decay
 
 from ..energies import MLPEnergy, QuadraticEnergy
 from ..sparsity import Draw, Sparsity
 
+Decay: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+
 
 class PersistentEBM(Model):
-    """p(x) ~ f(x) = exp(-E(x)) fitted by maximum likelihood, with the model's expectations taken over persistent chains.
+    """p(x) ~ f(x) = exp(-E(x)) fitted by maximum likelihood, with the model's expectations taken over chains.
 
     The gradient of the mean log-likelihood is E_data[grad log f] - E_model[grad log f]. The second term is an average
-    over `num_chains` chains that a Markov kernel moves by `sampling_steps` between updates and that are never restarted.
+    over `num_chains` chains that a Markov kernel moves by `sampling_steps` between updates and that never start again.
     The learning rate is constant for half of the updates and then falls linearly to zero, which averages the noise of
     the chains out. A subclass names its kernel in `sampler`.
 
-    Sources: T. Tieleman, "Training restricted Boltzmann machines using approximations to the likelihood gradient", 2008;
-    L. Younes, "On the convergence of Markovian stochastic algorithms with rapidly decreasing ergodicity rates", 1999.
+    Sources: T. Tieleman, "Training restricted Boltzmann machines using approximations to the likelihood gradient",
+    2008; L. Younes, "On the convergence of Markovian stochastic algorithms with rapidly decreasing ergodicity rates",
+    1999.
     """
 
     class Config(BaseConfig):
@@ -54,11 +58,11 @@ class PersistentEBM(Model):
         """Steps of the kernel between two updates."""
         learning_rate: float = Field(gt=0)
         """Adam's learning rate in the first half of the updates."""
-        betas: tuple[float, float]
+        betas: tuple[Decay, Decay]
         """Adam's decay rates of the gradient's moments."""
         energy_l2: float = Field(ge=0)
         """Weight of mean E^2 over data and chains in the loss: keeps energies from growing without limit."""
-        l1: Literal["heldout"] | float
+        l1: Literal["heldout"] | Annotated[float, Field(ge=0)]
         """Weight of sum_ij |J_ij| in the loss, at least 0, or `heldout`: chosen on held-out training rows."""
         sample_steps: int = Field(ge=1)
         """Steps of the kernel from an independent start to each sample."""
@@ -114,7 +118,7 @@ class PersistentEBM(Model):
         step.log(accept=run.accept_rate)
 
     def _starts(self, num: int, rng: Generator) -> Tensor:
-        u = torch.rand(num, self.space.dim, generator=rng, device=rng.device).to(self.device)  # type: ignore[attr-defined]
+        u = uniforms((num, len(self.start_prob)), self.start_prob, rng)
         return (u < self.start_prob).to(self.start_prob.dtype)
 
     @torch.no_grad()
@@ -132,7 +136,7 @@ class PersistentEBM(Model):
             x = self._starts(size * candidates, rng)
             if candidates > 1:
                 log_weight = (self.net.log_prob(x) - x @ log_odds).reshape(size, candidates)
-                u = torch.rand(size, candidates, generator=rng, device=rng.device).to(x)
+                u = uniforms((size, candidates), x, rng)
                 best = (log_weight - torch.log(-torch.log(u))).argmax(1)  # Gumbel noise: a draw from the softmax
                 x = x.reshape(size, candidates, -1)[torch.arange(size, device=x.device), best]
             kept.append(run_chain(self.sampler(), self.net, x, self.config.sample_steps, rng=rng).x)
@@ -153,7 +157,7 @@ class GibbsEBM(PersistentEBM):
     """Persistent contrastive divergence with Gibbs sampling."""
 
     class Config(PersistentEBM.Config):
-        sites: int | Literal["all"]
+        sites: Annotated[int, Field(ge=1)] | Literal["all"]
         """What one step of the kernel updates: `all` sites in turn, or that many random ones."""
 
     def sampler(self) -> Kernel:

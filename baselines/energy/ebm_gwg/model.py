@@ -10,8 +10,8 @@ from ..ebm_gibbs.model import PersistentEBM
 class GWGEBM(PersistentEBM):
     """Persistent contrastive divergence whose chains flip the bits that the energy's gradient points to.
 
-    Source: W. Grathwohl, K. Swersky, M. Hashemi, D. Duvenaud, C. J. Maddison, "Oops I took a gradient: scalable sampling
-    for discrete distributions", 2021, arXiv 2102.04509.
+    Source: W. Grathwohl, K. Swersky, M. Hashemi, D. Duvenaud, C. J. Maddison, "Oops I took a gradient: scalable
+    sampling for discrete distributions", 2021, arXiv 2102.04509.
     """
 
     def sampler(self) -> GibbsWithGradients:

@@ -29,8 +29,8 @@ def energy_discrepancy(
         rng: The source of the flips.
 
     Sources: T. Schröder, Z. Ou, J. N. Lim, Y. Li, S. J. Vollmer, A. B. Duncan, "Energy Discrepancies: A
-    Score-Independent Loss for Energy-Based Models", 2023, arXiv 2307.06431; T. Schröder, Z. Ou, Y. Li, A. B. Duncan, "Training Discrete
-    Energy-Based Models with Energy Discrepancy", 2023, arXiv 2307.07595.
+    Score-Independent Loss for Energy-Based Models", 2023, arXiv 2307.06431; T. Schröder, Z. Ou, Y. Li, A. B. Duncan,
+    "Training Discrete Energy-Based Models with Energy Discrepancy", 2023, arXiv 2307.07595.
     """
     negatives = perturb_twice(x, flip_prob, num_negatives, rng=rng)  # (B, M, D)
     there = log_f(negatives.flatten(0, 1)).reshape(len(x), num_negatives)

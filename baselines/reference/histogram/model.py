@@ -29,7 +29,7 @@ class Histogram(Model):
 
     class Config(BaseConfig):
         bits_per_axis: tuple[int, ...]
-        """Candidates for the number of leading bits, with the sign, of a coordinate; those that it lacks are skipped."""
+        """Candidates for the number of leading bits (with the sign) of a coordinate; what it lacks is skipped."""
         smoothing: Annotated[float, Field(gt=0)]
         """Pseudo-count of every cell."""
         num_draws: Annotated[int, Field(ge=1)]

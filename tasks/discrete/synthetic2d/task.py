@@ -91,7 +91,7 @@ class Synthetic2D(Task):
         num, cells = self.budget["num_groups"] * self.budget["group_size"], self.card.protocol["tv_cells"]
         points = self.code.decode(context.draws(num))
         masses = _cell_masses(self.truth, cells)
-        mean, sd = total_variation_null(masses, num, num_draws=20, rng=self.rng("total_variation_null"))
+        mean, sd = total_variation_null(masses, num, num_draws=200, rng=self.rng("total_variation_null"))
         key = f"total_variation.{cells}x{cells}.n{num}"
         null = Estimate(value=mean, stderr=sd, n=num, kind="upper_bound", note="a perfect sampler; stderr is its sd")
         found = total_variation(cell_index(points, self.code.half_width, cells), masses)

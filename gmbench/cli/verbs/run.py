@@ -31,13 +31,13 @@ def command(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the run.")] = 1,
     settings: Annotated[
         list[str], typer.Option("--set", metavar="NAME=VALUE", help="A hyper-parameter; may be repeated.")
-    ] = [],  # noqa: B006: typer copies it
+    ] = [],  # noqa: B006 (typer copies it)
     out: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and run nothing.")] = False,
     remeasure: Annotated[bool, typer.Option("--remeasure", help="Measure the finished fit again.")] = False,
     with_inputs: Annotated[bool, typer.Option("--with-inputs", help="Also run the inputs that are missing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record, or a list of several.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Throw away what is in the run folder and start again.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Throw away what the run folder holds; start again.")] = False,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Refuse operations whose result may vary on a GPU.")
     ] = False,

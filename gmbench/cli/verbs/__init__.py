@@ -1,0 +1,1 @@
+"""The verbs, one module each. Nothing stands here: `list` would shadow the builtin."""

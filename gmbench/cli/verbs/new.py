@@ -1,0 +1,51 @@
+"""`gmbench new model NAME` and `gmbench new task NAME`: a minimal plugin that passes the checks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gmbench.cli.app import Debug, new_app
+
+app = new_app(help="Write a minimal model or task that passes the checks.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="Lower-case letters, digits and underscores, a letter first.")]
+Out = Annotated[Path, typer.Option(help="The folder in which the plugin's folder is made.")]
+
+
+@app.command()
+def model(name: Name, out: Out = Path(), debug: Debug = False) -> None:
+    """Write a minimal model: a manifest and model.py."""
+    folder = _write("model", name, out)
+    print(f"{folder} is made; try it: gmbench run --task ising --variant lattice=4x4 --track smoke --model {folder}")
+
+
+@app.command()
+def task(name: Name, out: Out = Path(), debug: Debug = False) -> None:
+    """Write a minimal task: a manifest and task.py."""
+    folder = _write("task", name, out)
+    print(f"{folder} is made; try it: gmbench run --task {folder} --track smoke --model independent_bits")
+
+
+def _write(kind: str, name: str, out: Path) -> str:
+    from gmbench.errors import UserError
+    from gmbench.plugin import NAME_PATTERN
+
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UserError(f"name {name!r}: lower-case letters, digits and underscores, a letter first")
+    folder = out / name
+    class_name = "".join(word.capitalize() for word in name.split("_"))
+    templates = Path(__file__).parents[2] / "templates" / kind
+    try:
+        folder.mkdir(parents=True)
+        for template in sorted(templates.glob("*.txt")):
+            text = template.read_text(encoding="utf-8").replace("NAME", name).replace("CLASS", class_name)
+            (folder / template.stem).write_text(text, encoding="utf-8")
+    except FileExistsError:
+        raise UserError(f"{folder} exists already; nothing was written") from None
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}") from None
+    shown = str(folder)
+    return shown if "/" in shown else f"./{shown}"

@@ -1,0 +1,50 @@
+"""`gmbench new` writes plugins that `gmbench check` passes and `gmbench run` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Call = Callable[..., Any]
+
+
+@pytest.mark.parametrize("kind", ["model", "task"])
+def test_a_new_plugin_passes_the_checks(gmbench: Call, tmp_path: Path, kind: str) -> None:
+    made = gmbench("new", kind, "my_thing", "--out", "plugins")
+    assert made.code == 0 and "plugins/my_thing" in made.out
+    checked = gmbench("check", "plugins/my_thing", "--json")
+    assert checked.code == 0, checked.out
+    assert {result["status"] for result in checked.json} <= {"passed", "skipped"}
+    assert f"executing the {kind}" in checked.err
+
+
+def test_new_model_runs_on_new_task(gmbench: Call, tmp_path: Path) -> None:
+    gmbench("new", "model", "my_model")
+    gmbench("new", "task", "my_task")
+    record = gmbench("run", "--task", "./my_task", "--model", "./my_model", "--track", "smoke", "--json").json
+    assert record["status"] == "done" and abs(record["metrics"]["excess_nats.exact"]["value"]) < 0.1
+
+
+@pytest.mark.parametrize("name", ["My", "../up", "a-b", "1st", ""])
+def test_names_are_checked(gmbench: Call, tmp_path: Path, name: str) -> None:
+    done = gmbench("new", "model", name)
+    assert done.code == 2 and "lower-case letters" in done.err and not list(tmp_path.iterdir())
+
+
+def test_nothing_is_overwritten(gmbench: Call, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "model.py").write_text("precious")
+    done = gmbench("new", "model", "mine")
+    assert done.code == 2 and "exists already" in done.err
+    assert (tmp_path / "mine" / "model.py").read_text() == "precious"
+
+
+def test_check_exits_with_1_when_something_fails(gmbench: Call, tmp_path: Path) -> None:
+    gmbench("new", "model", "bad")
+    code = tmp_path / "bad" / "model.py"
+    code.write_text(code.read_text().replace("num, len(p), generator=rng", "num + 1, len(p), generator=rng"))
+    done = gmbench("check", "./bad")
+    assert done.code == 1 and "failed   samples are points" in done.out

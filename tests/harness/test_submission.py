@@ -1,0 +1,123 @@
+"""Submitting: a run folder is validated without executing anything, and only then copied."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gmbench.errors import UserError
+from gmbench.record import read_points, read_record
+from gmbench.registry import discover
+from gmbench.submission.adding import add_runs
+from gmbench.submission.validation import problems
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def run_folder(coins: Path, tmp_path: Path) -> Path:
+    from gmbench.api import run
+
+    record = run("coin_task", "coin_model+slow", overrides={"num_steps": 5}, seed=2, out=tmp_path / "runs")
+    return tmp_path / "runs" / "coin_task" / "coin_model+slow" / record.fit_id
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "leaderboards"
+    folder.mkdir()
+    return folder
+
+
+def test_record_and_points_are_copied(run_folder: Path, root: Path) -> None:
+    (path,) = add_runs([run_folder], root)
+    assert path == root / "records" / "coin_task" / "coin_model+slow" / f"{run_folder.name}.json"
+    assert read_record(path) == read_record(run_folder / "record.json")
+    assert len(read_points(path.with_suffix(".points.f32.gz"))) == 1000
+
+
+def test_validating_executes_no_plugin(run_folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gmbench.registry import Plugin
+
+    def load(self: Plugin) -> None:
+        raise AssertionError("a plugin was executed")
+
+    monkeypatch.setattr(Plugin, "load", load)
+    assert add_runs([run_folder], root)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("seed", 3, "fit_id is"),
+        ("config", {"num_steps": 6}, "fit_id is"),
+        ("row_id", "0" * 12, "row_id is"),
+        ("record_id", "0" * 12, "record_id is"),
+        ("model", "coin_model+fast", "no preset 'fast'"),
+        ("role", "reference", "the role is reference"),
+        ("headline", "nothing", "not among the metrics"),
+        ("points_sha256", "0" * 64, "SHA-256 differs"),
+        ("surprise", 1, "not a valid record"),
+        ("metrics", {"m": {"value": "nan"}}, "not a valid record"),
+        ("model", "no_such_model", "no model is named"),
+        ("task", "no_such_task", "no task is named"),
+        ("task", "../coin_task", "not a plugin name"),
+        ("model", "/etc", "not a plugin name"),
+    ],
+)
+def test_a_changed_record_is_refused(run_folder: Path, root: Path, field: str, value: Any, expected: str) -> None:
+    path = run_folder / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(UserError, match=expected):
+        add_runs([run_folder], root)
+    assert not list(root.iterdir())
+
+
+def test_changed_files_beside_it_are_refused(run_folder: Path, root: Path) -> None:
+    (run_folder / "bits.png").write_bytes(b"another picture")
+    with pytest.raises(UserError, match=r"bits\.png is not the file"):
+        add_runs([run_folder], root)
+    (run_folder / "bits.png").unlink()
+    with pytest.raises(UserError, match=r"bits\.png is missing"):
+        add_runs([run_folder], root)
+
+
+def test_all_are_validated_before_one_is_copied(run_folder: Path, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run folder"):
+        add_runs([run_folder, tmp_path / "nothing"], root)
+    assert not list(root.iterdir())
+
+
+def test_another_version_of_the_task_is_refused(run_folder: Path) -> None:
+    from dataclasses import replace
+
+    registry = discover()
+    plugin = registry.tasks["coin_task"]
+    registry.tasks["coin_task"] = replace(plugin, card=plugin.card.model_copy(update={"version": 2}))
+    (problem, *_) = problems(read_record(run_folder / "record.json"), registry)
+    assert "version 1 of coin_task, which is at version 2" in problem
+
+
+def test_external_results_have_an_identity_too(coins: Path, tmp_path: Path, root: Path) -> None:
+    import numpy as np
+
+    from gmbench.evaluation import score
+
+    np.savez(tmp_path / "s.npz", samples=np.random.default_rng(0).integers(0, 2, (2000, 4)))
+    record = score(tmp_path / "s.npz", task="coin_task", out=tmp_path / "runs")
+    (path,) = add_runs([tmp_path / "runs" / "coin_task" / "samples" / record.fit_id], root)
+    assert read_record(path) == record
+
+
+def test_submit_generates_the_tables(gmbench: Call, run_folder: Path, root: Path) -> None:
+    done = gmbench("submit", run_folder, "--to", root)
+    assert done.code == 0, done.err
+    assert "coin_model+slow" in done.out
+    nowhere = gmbench("submit", run_folder, "--to", root / "nowhere")
+    assert nowhere.code == 2 and "--to" in nowhere.err
+    assert gzip.decompress(next(root.rglob("*.gz")).read_bytes())

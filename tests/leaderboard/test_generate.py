@@ -1,0 +1,196 @@
+"""The Markdown that records become: deterministic, escaped, and nothing under a name that is not its own."""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gmbench.errors import UserError
+from gmbench.estimate import Estimate
+from gmbench.leaderboard.collect import read_entries, tables_of
+from gmbench.leaderboard.generate import pages, ranked_rows, regenerate
+
+NEAR_ONE = [1.0, 1.01, 0.99, 1.02, 0.98]
+NASTY = "<script>alert(1)</script> | `rm` \n# *bold* [x](http://y) $z$ @somebody \x00\u202e &lt;b&gt;"
+
+
+def text_of(boards: Any) -> str:
+    regenerate(boards.root)
+    return (boards.root / "toy_task.md").read_text(encoding="utf-8")
+
+
+def lines_of(boards: Any, name: str) -> list[str]:
+    return [line for line in text_of(boards).splitlines() if line.startswith("|") and f" {name} " in line]
+
+
+def names_and_ranks(boards: Any) -> dict[str, int | None]:
+    registry = boards.registry()
+    card = registry.task("toy_task").card
+    found: dict[str, int | None] = {}
+    for table in tables_of(card, read_entries(boards.root), registry):
+        found |= {one.row.name: one.rank for one in ranked_rows(table, card)}
+    return found
+
+
+def test_regenerating_changes_nothing_the_second_time(realistic: Any) -> None:
+    assert [path.name for path in regenerate(realistic.root)] == ["toy_task.md"]
+    before = (realistic.root / "toy_task.md").read_bytes()
+    assert regenerate(realistic.root) == []
+    assert (realistic.root / "toy_task.md").read_bytes() == before
+
+
+def test_order_of_records_is_irrelevant(realistic: Any) -> None:
+    registry, entries = realistic.registry(), read_entries(realistic.root)
+    expected = pages(realistic.root, entries, registry)
+    random.Random(0).shuffle(entries)
+    assert pages(realistic.root, entries, registry) == expected
+
+
+def test_a_page_says_what_a_reader_needs(realistic: Any) -> None:
+    text = text_of(realistic)
+    assert text.index("## Overview · small") < text.index("## side=left · small") < text.index("## side=right · small")
+    assert "seed 7: loss of stage 'fit' is not a finite number at step 12" in text
+    assert "Quoted (not measured here)" in text and "Nobody \\| 1999" in text
+    assert "gfn.traj20: upper bound, conservative" in text
+    assert "nll.floor = 20." in text and text.count("nll.floor") == 2  # once a table
+    assert "no distance of beta, alpha, alpha+slow, delta, oracle: needs sample" in text
+    [oracle] = [line for line in lines_of(realistic, "oracle") if "side=" not in line and "reference" in line][:1]
+    assert oracle.split("|")[1].strip() == "–"
+    # The model whose one seed failed counts six runs, five of them measured.
+    [beta] = [line for line in lines_of(realistic, "beta") if "5 of 6" in line]
+    assert beta.split("|")[1].strip() == "1"
+
+
+def test_reference_rows_and_the_smoke_track_are_never_ranked(boards: Any) -> None:
+    boards.row("alpha", [5.0, 5.1, 5.2])
+    boards.row("oracle", [0.0, 0.1, 0.2], role="reference")
+    boards.row("beta", [0.0, 0.1, 0.2], track="smoke")
+    assert names_and_ranks(boards) == {"alpha": 1, "beta": None}
+    assert "a track for tests" in text_of(boards)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "rank"),
+    [
+        ({}, "alpha", 1),
+        ({"model": "alpha+slow"}, "alpha+slow", 1),
+        ({"config": {"rate": 0.7}, "card_config": False}, "alpha (config", 1),
+        ({"config": {"rate": 0.7}}, "alpha (config", 1),  # the card has changed since
+        ({"model": "alpha+gone"}, "alpha+gone (config", 1),
+        ({"model": "unheard_of"}, "unheard_of (plugin not found here)", 1),
+        ({"subject": "external"}, "alpha (external)", 1),
+        ({"subject": "samples", "model": "mine"}, "mine (samples)", 1),
+        ({"model_version": 2}, "alpha (version 2)", None),
+        ({"task_version": 7}, "alpha (task version 7)", None),
+        ({"metric_versions": {"gap": 3}}, "alpha (version 3 of the headline metric)", None),
+    ],
+)
+def test_the_plain_name_is_for_the_cards_own(boards: Any, changes: dict[str, Any], name: str, rank: int | None) -> None:
+    boards.row(changes.pop("model", "alpha"), NEAR_ONE, **changes)
+    found = names_and_ranks(boards)
+    if rank is None:
+        assert found == {}
+        assert f"Of other versions, and not ranked: {name}" in text_of(boards)
+    else:
+        [(only, got)] = found.items()
+        assert only.startswith(name) and (only == name or name.endswith("(config")) and got == rank
+
+
+def test_half_a_row_measured_again_by_a_newer_metric_is_not_averaged_with_the_rest(boards: Any) -> None:
+    boards.row("alpha", NEAR_ONE)
+    boards.add("alpha", 8, 55.0, metric_versions={"gap": 2, "nll": 1, "distance": 1})
+    assert names_and_ranks(boards) == {"alpha": 1}
+    assert "1.000 ± " in text_of(boards)
+
+
+def test_rows_of_one_name_are_told_apart(boards: Any) -> None:
+    boards.row("alpha", NEAR_ONE)
+    boards.row("alpha", NEAR_ONE, environment={"device": "Some GPU"})
+    first, second = sorted(names_and_ranks(boards))
+    assert first.startswith("alpha [Some GPU") and second.startswith("alpha [cpu")
+
+
+def test_everything_from_a_record_is_escaped(boards: Any) -> None:
+    note = {"nll.x": Estimate(value=1.0, kind="exact", note=NASTY), f"nll.{NASTY}": Estimate(value=1.0, kind="exact")}
+    boards.row("alpha", NEAR_ONE, metrics=note, unavailable={"distance": NASTY}, config={"rate": NASTY})
+    boards.row("beta", [1.0, 2.0], headline=f"gap.{NASTY}", environment={"device": NASTY}, variant=f"side={NASTY}")
+    boards.add("gamma", 0, None, status="done", unavailable={"gap": NASTY})
+    boards.add("delta", 0, None, status="failed", reason=NASTY)
+    text = text_of(boards)
+    for bad in ("<script", "</script>", "[x](http", "x](http", "\x00", "\u202e", "@somebody", " `rm`", " $z$"):
+        assert bad not in text.replace("\\](", ""), bad
+    assert "&amp;lt;b&amp;gt;" in text and "<b>" not in text and text.count("<details>") == text.count("</details>")
+    for line in filter(lambda line: line.startswith("|"), text.splitlines()):
+        cells = line.replace("\\\\", "").replace("\\|", "").count("|")
+        assert cells in (4, 3, 5, 6, 7, 11), line
+    # A line that a newline has broken would begin with the rest of the reason.
+    assert not any(line.startswith(("# *bold*", "\\# \\*bold")) for line in text.splitlines())
+
+
+def test_infinite_headlines(boards: Any) -> None:
+    boards.row("alpha", [math.inf, 1.0], stderr=None)
+    boards.row("beta", [2.0, 2.1])
+    assert lines_of(boards, "alpha")[0].split("|")[1].strip() == "2"
+    assert "∞" in text_of(boards)
+
+
+def test_records_of_a_task_that_is_not_there(boards: Any) -> None:
+    boards.row("alpha", NEAR_ONE, task="unheard_of")
+    with pytest.raises(UserError, match="unheard_of"):
+        regenerate(boards.root)
+
+
+def test_a_task_named_by_a_path_writes_no_file_elsewhere(boards: Any) -> None:
+    boards.row("alpha", NEAR_ONE, task=str(boards.plugins / "toy_task"))
+    for path in boards.root.parent.rglob("*.json"):
+        place = boards.root / "records" / "x" / "y" / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, place)
+    with pytest.raises(UserError, match="not a name"):
+        regenerate(boards.root)
+
+
+def test_a_track_and_a_variant_that_the_card_no_longer_has(boards: Any) -> None:
+    boards.row("alpha", NEAR_ONE, variant="side=up", track="paper")
+    assert "## side=up · paper" in text_of(boards)
+
+
+def test_damaged_points_are_named(boards: Any) -> None:
+    for model in ("alpha", "beta"):
+        for seed in range(2):
+            boards.add(model, seed, float(seed), points=[1.0, 2.0, 3.0])
+    boards.add("beta", 2, 1.0)
+    victim = read_entries(boards.root)[0].points_path
+    good = victim.read_bytes()
+    for content in (b"text", good[:-9], good[:12] + b"\xff\xff" + good[14:]):
+        victim.write_bytes(content)
+        with pytest.raises(UserError, match="is damaged"):
+            read_entries(boards.root)[0].points  # noqa: B018
+
+
+def test_no_heavy_import(realistic: Any) -> None:
+    script = (
+        "import sys; from pathlib import Path; from gmbench.leaderboard.check import check;"
+        "from gmbench.leaderboard.generate import regenerate;"
+        f"assert regenerate(Path({str(realistic.root)!r})); assert check(Path({str(realistic.root)!r})) == [];"
+        "heavy = {'numpy', 'scipy', 'torch', 'pandas', 'sklearn', 'lightning_fabric'} & set(sys.modules);"
+        "plugins = [m for m in sys.modules if m.startswith(('gmbench.baselines', 'gmbench.tasks', 'gmbench_'))];"
+        "assert not heavy and not plugins, (heavy, plugins)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_records_are_read_only_once_a_page(realistic: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    original = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), original(path))[1])
+    regenerate(realistic.root)
+    assert len(read) == len(set(read))
