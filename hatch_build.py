@@ -1,4 +1,4 @@
-"""Puts the top-level tasks/, baselines/ and leaderboards/ inside the package of a wheel; an editable install needs nothing."""
+"""Puts tasks/, baselines/ and leaderboards/ inside the package of a wheel; an editable install needs nothing."""
 
 from pathlib import Path
 from typing import Any

@@ -133,12 +133,13 @@ class ModelCard(Card):
         return task.space in self.accepts and (not self.only_tasks or task.name in self.only_tasks)
 
     def resolve(self, task: str, track: str, preset: str = "") -> Values:
-        """The card's own config on a task and track: general, then track, then task, then both, then the preset."""
+        """The card's own config: general, then the task's, the preset's, the track's, and the task's on the track."""
         chosen: Any = track
         per_task = self.tasks.get(task, PerTask())
-        layers = [self.config, self.tracks.get(chosen, {}), per_task.config, per_task.tracks.get(chosen, {})]
+        layers = [self.config, per_task.config]
         if preset:
             layers.append(self.presets[preset].config)
+        layers += [self.tracks.get(chosen, {}), per_task.tracks.get(chosen, {})]
         return {name: value for layer in layers for name, value in layer.items()}
 
 

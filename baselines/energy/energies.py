@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu, linear, logsigmoid, silu
 
+from gmbench.errors import MissingCapability
 from gmbench.samplers.target import MAX_ROWS
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"elu": elu, "swish": silu}
@@ -197,3 +198,10 @@ def _affine(layer: nn.Linear, h: Tensor) -> Tensor:
 def build_energy(kind: str, dim: int, hidden: int, num_layers: int, activation: str) -> QuadraticEnergy | MLPEnergy:
     """A fresh energy on `dim` bits: `quadratic`, or `mlp` of the given shape."""
     return QuadraticEnergy(dim) if kind == "quadratic" else MLPEnergy(dim, hidden, num_layers, activation)
+
+
+def couplings_of(energy: nn.Module) -> Tensor:
+    """J (D, D) of a quadratic energy, detached; MissingCapability for any other."""
+    if not isinstance(energy, QuadraticEnergy):
+        raise MissingCapability("an energy that is a perceptron has no couplings")
+    return energy.couplings().detach()

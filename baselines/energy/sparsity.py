@@ -30,7 +30,7 @@ Draw: TypeAlias = Callable[[int, Generator], Tensor]
 MakeStage: TypeAlias = Callable[[str, Tensor, Draw | None, int], Gradient]
 
 # Penalties of a log-likelihood, in units of a correlation (see `shrink`): 2000 rows know a correlation to .022.
-GRID = (0.12, 0.085, 0.06, 0.042, 0.03, 0.02, 0.01, 0.005)
+GRID = (0.12, 0.085, 0.06, 0.042, 0.03, 0.02, 0.01, 0.005, 0.0025)
 TRAIN_SHARE = 0.8
 
 

@@ -6,6 +6,8 @@ import math
 import urllib.parse
 from collections.abc import Sequence
 
+from tabulate import tabulate
+
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}  # an @ would notify somebody on GitHub
 _ESCAPES = str.maketrans({c: f"\\{c}" for c in r"\`*_[]|#~$"} | _ENTITIES)
 
@@ -42,18 +44,6 @@ def number(value: float, uncertainty: float | None = None) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """A GitHub table, padded so that the source is legible too; columns whose index is in `right` are right-aligned.
-
-    Written out here: the bytes must not depend on the version of a package, or `leaderboard --check` would.
-    """
-    widths = [max(3, *(len(line[i]) for line in (header, *rows))) for i in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = (
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * (width - 1) + ":" if i in right else "-" * width for i, width in enumerate(widths)]
-    return "\n".join(map(line, (header, rule, *rows)))
+    """A GitHub table, padded so that the source is legible too; columns whose index is in `right` are right-aligned."""
+    align = ["right" if i in right else "left" for i in range(len(header))]
+    return tabulate(rows, header, tablefmt="pipe", colalign=align if rows else None, disable_numparse=True)

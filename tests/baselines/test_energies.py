@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gmbench.baselines.energy.energies import MLPEnergy, QuadraticEnergy
 from torch import Tensor, nn
 
+from gmbench.baselines.energy.energies import MLPEnergy, QuadraticEnergy
 from gmbench.samplers.gibbs import GibbsSweep
 from gmbench.samplers.target import FunctionTarget, flip_delta, log_prob_and_grad
 from gmbench.samplers.transition_matrix import all_states, state_index, target_probabilities

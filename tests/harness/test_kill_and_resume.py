@@ -45,7 +45,7 @@ def start_and_signal(folder: Path, number: int, after: int) -> tuple[int, str]:
 
 
 def test_killed_twice_and_undisturbed_agree_bit_for_bit(gmbench: Call, tmp_path: Path) -> None:
-    for after in (20, 70):
+    for after in (15, 30):
         code, _ = start_and_signal(tmp_path, signal.SIGKILL, after)
         assert code == -signal.SIGKILL
     resumed = gmbench(*RUN, *SLOW, "--json")

@@ -6,7 +6,7 @@ import array
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,6 @@ class Folder:
 
     root: Path
     plugins: Path
-    digests: dict[str, str] = field(default_factory=dict)
 
     def registry(self) -> Registry:
         return discover()

@@ -58,9 +58,9 @@ def test_link_cannot_be_left() -> None:
 
 def test_table() -> None:
     assert table(["a", "long"], [["1", "x"], ["22222", "y"]], right=[0]).splitlines() == [
-        "|     a | long |",
-        "| ----: | ---- |",
-        "|     1 | x    |",
-        "| 22222 | y    |",
+        "|     a | long   |",
+        "|------:|:-------|",
+        "|     1 | x      |",
+        "| 22222 | y      |",
     ]
     assert table(["a"], []) == "| a   |\n| --- |"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+
 from gmbench.tasks.discrete.synthetic2d.cells import cell_centres, cell_edges, cell_index, cell_masses
 from gmbench.tasks.discrete.synthetic2d.densities import NAMES, density
-from scipy import stats
 
 
 def test_centres_lie_in_their_cells() -> None:

@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+
 from gmbench.tasks.discrete.synthetic2d.code_distribution import CodeDistribution, entropy_floor
 from gmbench.tasks.discrete.synthetic2d.densities import NAMES
 from gmbench.tasks.discrete.synthetic2d.gray import code_index
-from scipy import stats
 
 FLOOR = {
     "2spirals": 20.037,

@@ -9,10 +9,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from gmbench.tasks.discrete.synthetic2d.cells import cell_edges, cell_index
-from gmbench.tasks.discrete.synthetic2d.densities import NAMES, density
 from scipy import integrate, special, stats
 from torch import Tensor
+
+from gmbench.tasks.discrete.synthetic2d.cells import cell_edges, cell_index
+from gmbench.tasks.discrete.synthetic2d.densities import NAMES, density
 
 HALF_WIDTH = 6.0
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gmbench.tasks.discrete.synthetic2d.gray import F_SCALE, GrayCode, all_codes, code_index
 from sklearn.datasets import make_circles, make_moons, make_swiss_roll
+
+from gmbench.tasks.discrete.synthetic2d.gray import F_SCALE, GrayCode, all_codes, code_index
 
 INT_SCALE = {
     "2spirals": 5978.486,

@@ -10,6 +10,7 @@ import matplotlib
 import matplotlib.image
 import pytest
 import torch
+
 from gmbench.tasks.discrete.synthetic2d.cells import cell_centres
 from gmbench.tasks.discrete.synthetic2d.pictures import energy_map, scatter_beside_data
 

@@ -8,7 +8,6 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from gmbench.errors import MissingCapability
 from gmbench.model import Config as BaseConfig
 from gmbench.model import Data, Model
 from gmbench.samplers.chain import run_chain
@@ -18,7 +17,7 @@ from gmbench.spaces import BinaryVector
 from gmbench.training import Gradient, Stage, Step, linear_decay
 
 from ...autoregressive.made.model import bit_order
-from ..energies import MLPEnergy, QuadraticEnergy
+from ..energies import build_energy, couplings_of
 from ..sparsity import Draw, Sparsity
 from .sampler import LocalEditSampler, propose_paths
 
@@ -82,11 +81,7 @@ class AuxiliaryLocalExploration(Model):
     def __init__(self, config: Any, space: BinaryVector) -> None:
         super().__init__(config, space)
         c = config
-        self.net = (
-            QuadraticEnergy(space.dim)
-            if c.energy == "quadratic"
-            else MLPEnergy(space.dim, c.hidden, c.num_layers, c.activation)
-        )
+        self.net = build_energy(c.energy, space.dim, c.hidden, c.num_layers, c.activation)
         max_edits, order = min(c.max_edits, space.dim), bit_order(c.order, space)
         self.q = LocalEditSampler(space.dim, c.start_hidden, c.edit_hidden, max_edits, order)
         self.sparsity = Sparsity(c.l1, self.net)
@@ -126,9 +121,7 @@ class AuxiliaryLocalExploration(Model):
 
     def couplings(self) -> Tensor:
         """J (D, D) of the quadratic energy."""
-        if not isinstance(self.net, QuadraticEnergy):
-            raise MissingCapability("an energy that is a perceptron has no couplings")
-        return self.net.couplings().detach()
+        return couplings_of(self.net)
 
     def sampler(self) -> Kernel:
         """The Gibbs sweep that turns the learned sampler's draws into negatives."""

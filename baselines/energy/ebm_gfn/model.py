@@ -9,7 +9,6 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from gmbench.errors import MissingCapability
 from gmbench.model import Config as BaseConfig
 from gmbench.model import Data, Likelihood, Model
 from gmbench.samplers.kernel import Kernel, Transition
@@ -17,7 +16,7 @@ from gmbench.samplers.target import Target
 from gmbench.spaces import BinaryVector
 from gmbench.training import Gradient, Stage, Step, linear_decay
 
-from ..energies import QuadraticEnergy, build_energy
+from ..energies import build_energy, couplings_of
 from ..sparsity import Draw, Sparsity
 from .back_and_forth import back_and_forth, num_deleted
 from .loss import trajectory_balance
@@ -162,9 +161,7 @@ class EBMGFlowNet(Model):
 
     def couplings(self) -> Tensor:
         """J (D, D) of the quadratic energy."""
-        if not isinstance(self.net, QuadraticEnergy):
-            raise MissingCapability("an energy that is a perceptron has no couplings")
-        return self.net.couplings().detach()
+        return couplings_of(self.net)
 
     def sampler(self) -> Kernel:
         """A Metropolis back-and-forth move of half of the locations."""

@@ -8,7 +8,6 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from gmbench.errors import MissingCapability
 from gmbench.model import Config as BaseConfig
 from gmbench.model import Data, Model
 from gmbench.samplers.chain import run_chain
@@ -18,7 +17,7 @@ from gmbench.samplers.noise import uniforms
 from gmbench.spaces import BinaryVector
 from gmbench.training import Gradient, Stage, Step, linear_decay
 
-from ..energies import MLPEnergy, QuadraticEnergy
+from ..energies import build_energy, couplings_of
 from ..sparsity import Draw, Sparsity
 
 Decay: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -148,9 +147,7 @@ class PersistentEBM(Model):
 
     def couplings(self) -> Tensor:
         """J (D, D) of the quadratic energy."""
-        if not isinstance(self.net, QuadraticEnergy):
-            raise MissingCapability("an energy that is a perceptron has no couplings")
-        return self.net.couplings().detach()
+        return couplings_of(self.net)
 
 
 class GibbsEBM(PersistentEBM):
@@ -163,11 +160,6 @@ class GibbsEBM(PersistentEBM):
     def sampler(self) -> Kernel:
         """Gibbs sampling: a systematic sweep, or random sites."""
         return GibbsSweep() if self.config.sites == "all" else RandomScanGibbs(self.config.sites)
-
-
-def build_energy(kind: str, dim: int, hidden: int, num_layers: int, activation: str) -> QuadraticEnergy | MLPEnergy:
-    """A fresh energy on `dim` bits: `quadratic`, or `mlp` of the given shape."""
-    return QuadraticEnergy(dim) if kind == "quadratic" else MLPEnergy(dim, hidden, num_layers, activation)
 
 
 def _chunks(total: int, size: int) -> list[int]:

@@ -9,7 +9,6 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from gmbench.errors import MissingCapability
 from gmbench.model import Config as BaseConfig
 from gmbench.model import Data, Model
 from gmbench.samplers.chain import run_chain
@@ -18,7 +17,7 @@ from gmbench.samplers.kernel import Kernel
 from gmbench.spaces import BinaryVector
 from gmbench.training import Call, Gradient, Stage, Step, linear_decay
 
-from ..energies import MLPEnergy, QuadraticEnergy
+from ..energies import build_energy, couplings_of
 from ..sparsity import GRID, Draw, Sparsity
 from .loss import energy_discrepancy
 
@@ -67,11 +66,7 @@ class EnergyDiscrepancyEBM(Model):
     def __init__(self, config: Any, space: BinaryVector) -> None:
         super().__init__(config, space)
         c = config
-        self.net = (
-            QuadraticEnergy(space.dim)
-            if c.energy == "quadratic"
-            else MLPEnergy(space.dim, c.hidden, c.num_layers, c.activation)
-        )
+        self.net = build_energy(c.energy, space.dim, c.hidden, c.num_layers, c.activation)
         # At J = 0 the loss has so many times the log-likelihood's gradient: a penalty must shrink with it.
         scale = (1 - (1 - 2 * c.flip_prob) ** 4) / (1 + c.stabilisation / c.num_negatives)
         self.sparsity = Sparsity(c.l1, self.net, grid=[scale * l1 for l1 in GRID])
@@ -143,9 +138,7 @@ class EnergyDiscrepancyEBM(Model):
 
     def couplings(self) -> Tensor:
         """J (D, D) of the quadratic energy."""
-        if not isinstance(self.net, QuadraticEnergy):
-            raise MissingCapability("an energy that is a perceptron has no couplings")
-        return self.net.couplings().detach()
+        return couplings_of(self.net)
 
     def sampler(self) -> Kernel:
         """A systematic Gibbs sweep. Training needs no sampler; this one makes the samples."""

@@ -1,0 +1,7 @@
+"""`python -m gmbench` is `gmbench`."""
+
+import sys
+
+from gmbench.cli import main
+
+sys.exit(main())
