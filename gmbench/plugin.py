@@ -175,7 +175,7 @@ class TaskCard(Card):
         return next(name for name, metric in self.metrics.items() if metric.headline)
 
     def variant(self, text: str) -> Variant:
-        """The variant that `text` names; factors left out are taken from the default variant."""
+        """The variant that `text` names; factors left out are the default's, or those of the only one that fits."""
         given = parse_factors(text)
         default = parse_factors(self.default_variant)
         if unknown := sorted(set(given) - {f for v in self.variants for f in v.factors}):
@@ -185,7 +185,8 @@ class TaskCard(Card):
             )
         exact = [v for v in self.variants if v.factors == given]
         filled = [v for v in self.variants if v.factors == default | given]
-        for match in (*exact, *filled):
+        containing = [v for v in self.variants if given.items() <= v.factors.items()]
+        for match in (*exact, *filled, *(containing if len(containing) == 1 else ())):
             return match
         raise UserError(f"task {self.name} has no variant {text!r}: {nearest(text, [v.name for v in self.variants])}")
 

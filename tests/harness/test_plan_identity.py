@@ -10,6 +10,7 @@ import pytest
 from gmbench.errors import UserError
 from gmbench.plan import Request, make_plan, parse_overrides
 from gmbench.plugin import ModelCard, parse_factors
+from gmbench.registry import discover
 
 BASE = Request("coin_task", "coin_model")
 
@@ -59,14 +60,14 @@ def test_later_layers_win() -> None:
             "kind": "model", "name": "m", "version": 1, "summary": "", "entry": "a:B", "licence": "", "family": "f",
             "accepts": ["binary"], "capabilities": [],
             "config": {"a": 0, "b": 0, "c": 0, "d": 0, "e": 0},
-            "tracks": {"small": {"b": 1, "c": 1, "d": 1, "e": 1}},
-            "tasks": {"t": {"config": {"c": 2, "d": 2, "e": 2}, "tracks": {"small": {"d": 3, "e": 3}}}},
-            "presets": {"p": {"summary": "", "config": {"e": 4}}},
+            "tasks": {"t": {"config": {"b": 1, "c": 1, "d": 1, "e": 1}, "tracks": {"small": {"e": 4}}}},
+            "presets": {"p": {"summary": "", "config": {"c": 2, "d": 2, "e": 2}}},
+            "tracks": {"small": {"d": 3, "e": 3}},
         }
     )  # fmt: skip
     assert card.resolve("t", "small", "p") == {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4}
-    assert card.resolve("t", "smoke") == {"a": 0, "b": 0, "c": 2, "d": 2, "e": 2}
-    assert card.resolve("other", "small") == {"a": 0, "b": 1, "c": 1, "d": 1, "e": 1}
+    assert card.resolve("t", "smoke") == {"a": 0, "b": 1, "c": 1, "d": 1, "e": 1}
+    assert card.resolve("other", "small") == {"a": 0, "b": 0, "c": 0, "d": 3, "e": 3}
 
 
 def test_overrides_and_factors() -> None:
@@ -84,3 +85,12 @@ def test_command_makes_the_same_plan(coins: Path) -> None:
     assert command.startswith("gmbench run")
     for part in ("--seed 3", "--set noise=0.5", "--threads 2"):
         assert part in command
+
+
+def test_factors_that_are_left_out_are_filled_in() -> None:
+    ising, plane = discover().task("ising").card, discover().task("synthetic2d").card
+    assert ising.variant("sigma=0.3").name == "lattice=10x10,sigma=0.3"  # from the default variant
+    assert ising.variant("lattice=4x4").name == "lattice=4x4,sigma=0.2"  # the only one of that lattice
+    assert plane.variant("bits=16,density=moons").name == "density=moons,n=10k,bits=16"  # in any order
+    with pytest.raises(UserError, match="no variant 'lattice=9x9'"):  # there are two
+        ising.variant("lattice=9x9")

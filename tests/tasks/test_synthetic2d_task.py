@@ -1,4 +1,4 @@
-"""The plane as a task: what it says of the truth, of an energy whose log Z is known, and of models without structure."""
+"""The plane as a task: what it says of the truth, of energies whose log Z is known, of models without structure."""
 
 from __future__ import annotations
 
@@ -222,7 +222,6 @@ def test_what_separates_independent_bits_from_a_perfect_sampler(density: str) ->
     assert set(blind) == {"exp_hamming", "rbf_plane", "total_variation"}
     assert all(abs(z) < 4 for z in perfect.values()), perfect
     assert blind["exp_hamming"] < 8  # nearly blind: it takes thousands of points to see anything
-    print("TABLE", density, blind, perfect)
     assert blind["rbf_plane"] > 20 and blind["total_variation"] > 20
     assert blind["rbf_plane"] > 8 * blind["exp_hamming"]
     excess = one(made, "excess_nats", independent_bits(made)).estimates["excess_nats.exact"]
