@@ -136,12 +136,12 @@ class Sparsity(nn.Module):
 def rows_of(x: Tensor) -> Draw:
     """Batches of rows of a fixed set (N, D): random ones with replacement, or all N where at least N are asked for.
 
-    With all of them each step, the data's side of a gradient is exact.
+    With all of them each step, the data's side of a gradient is exact; their order is random, for who takes a part.
     """
 
     def draw(num: int, rng: Generator) -> Tensor:
         if num >= len(x):
-            return x
+            return x[torch.randperm(len(x), generator=rng, device=rng.device).to(x.device)]
         return x[torch.randint(len(x), (num,), generator=rng, device=rng.device).to(x.device)]
 
     return draw

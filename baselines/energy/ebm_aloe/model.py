@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -73,7 +73,7 @@ class AuxiliaryLocalExploration(Model):
         """The same for the sampler."""
         clip: float = Field(gt=0)
         """Largest norm of either gradient."""
-        l1: Literal["heldout"] | float
+        l1: Annotated[float, Field(ge=0)] | Literal["heldout"]
         """Weight of sum_ij |J_ij| in the energy's loss, at least 0, or `heldout`: chosen on held-out training rows."""
         sample_steps: int = Field(ge=0)
         """Gibbs sweeps from the learned sampler's draw to each sample; 0 for the sampler's own distribution."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -86,7 +86,7 @@ class EBMGFlowNet(Model):
         """How negatives are accepted; `none` accepts all."""
         energy_l2: float = Field(ge=0)
         """Weight of the mean of E^2 over data and negatives in the loss."""
-        l1: Literal["heldout"] | float
+        l1: Annotated[float, Field(ge=0)] | Literal["heldout"]
         """Weight of sum_ij |J_ij| in the loss, at least 0, or `heldout`: chosen on held-out training rows."""
         num_trajectories: int = Field(ge=1)
         """Backward trajectories in the bound on log p."""

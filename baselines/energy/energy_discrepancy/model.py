@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -56,7 +56,7 @@ class EnergyDiscrepancyEBM(Model):
         """Training points a step."""
         learning_rate: float = Field(gt=0)
         """Adam's learning rate in the first half of the steps; then it falls linearly to 0."""
-        l1: Literal["heldout"] | float
+        l1: Annotated[float, Field(ge=0)] | Literal["heldout"]
         """Weight of sum_ij |J_ij| in the loss, at least 0, or `heldout`: chosen on held-out training rows."""
         validate_every: int = Field(ge=0)
         """Steps between looks at the validation loss, whose best weights become the model; 0 keeps the last weights."""

@@ -82,8 +82,8 @@ class Synthetic2D(Task):
                 num_permutations=self.budget["num_permutations"],
                 rng=torch.Generator().manual_seed(context.rng.initial_seed()),
             )
-            note = f"one group of {size}, {self.budget['num_permutations']} relabellings; p = {null.p_value:.3g}"
-            found[f"{key}.null_sd"] = Estimate(value=null.sd, kind="consistent", note=note)
+            note = f"{self.budget['num_permutations']} relabellings of the first group, whose p is {null.p_value:.3g}"
+            found[f"{key}.null_sd"] = Estimate(value=null.sd / groups**0.5, kind="consistent", note=note)
         picture = scatter_beside_data(plane_x, plane_y, self.code.half_width, self.variant["density"])
         return Measurement(found, pictures={"samples": picture})
 
@@ -136,7 +136,7 @@ class Synthetic2D(Task):
 # What depends on the truth alone is computed once a process, however many runs share it.
 @cache
 def _test_points(truth: CodeDistribution, num: int, seed: int) -> tuple[Tensor, Tensor]:
-    """The first `num` test points (num, bits) and their exact log-probabilities."""
+    """Test points (num, bits) and their exact log-probabilities; another `num` gives other points."""
     x = truth.sample(num, rng=torch.Generator().manual_seed(seed))
     return x, truth.log_prob(x)
 
