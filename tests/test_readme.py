@@ -49,7 +49,10 @@ def test_the_model_of_the_readme_conforms(tmp_path: Path) -> None:
     assert not failed
 
 
-@pytest.mark.parametrize("line", [line for block in blocks("bash") for line in block.splitlines() if "gmbench " in line])
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if "gmbench " in line]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
 def test_the_commands_of_the_readme_parse(line: str) -> None:
     words = shlex.split(line.rpartition("&& ")[2], comments=True)
     start = next(i for i, word in enumerate(words) if word.endswith("gmbench"))

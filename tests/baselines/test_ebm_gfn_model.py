@@ -281,7 +281,6 @@ def test_the_batch_sizes_are_the_configs() -> None:
     assert isinstance(stage, Gradient) and stage.batch_size == 48 and stage.num_steps == model.config.num_steps
 
 
-@pytest.mark.xfail(strict=True, reason="where a batch is all rows, the same first ones lead backwards")
 def test_all_rows_lead_backwards_also_where_a_batch_is_the_whole_set(monkeypatch: pytest.MonkeyPatch) -> None:
     x = exact_samples(4, 0.1, 64, rng=rng(4))
     seen: list[Tensor] = []
@@ -340,7 +339,6 @@ def test_values_out_of_bounds_are_refused(wrong: dict[str, Any]) -> None:
         build(8, "ising", **wrong)
 
 
-@pytest.mark.xfail(strict=True, reason="l1 has no lower bound in the config, and a negative one is ignored silently")
 def test_a_negative_penalty_is_refused() -> None:
     with pytest.raises(ValidationError):
         build(8, "ising", l1=-0.1)

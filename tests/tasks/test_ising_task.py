@@ -212,16 +212,16 @@ def test_the_truths_moments_lie_within_the_null() -> None:
     runs = [one(made, "moments", TruthAsModel(made), seed).estimates for seed in range(1, 13)]
     z = torch.tensor([run["energy_per_site_error"].value / run["energy_per_site_error"].stderr for run in runs])  # type: ignore[operator]
     assert float(z.abs().max()) < 4 and float(z.square().mean()) == pytest.approx(1, abs=0.9)
-    for name in ("magnetisation_tv", "correlation_rmse"):
-        values = torch.tensor([run[name].value for run in runs])
-        null = runs[0][f"{name}.null"].value
-        assert all(run[f"{name}.null"].value == null for run in runs)  # fixed by the task
-        assert 0 < values.min() / 2 < null < 2 * values.max() and float(values.max()) < 0.06
+    for name in ("magnetisation_tv.n2000", "correlation_rmse.n2000"):
+        values, null = torch.tensor([run[name].value for run in runs]), runs[0][f"{name}.null"]
+        assert all(run[f"{name}.null"] == null for run in runs)  # fixed by the task
+        assert null.stderr is not None and float(((values - null.value) / null.stderr).abs().max()) < 5
+        assert float(values.mean()) == pytest.approx(null.value, abs=3 * null.stderr)
 
 
 def test_the_null_is_no_copy_of_the_models_draws() -> None:
-    found = one(task(), "moments", TruthAsModel(task())).estimates
-    assert found["energy_per_site_error"].value != found["energy_per_site_error.null"].value
+    found = one(task(num_samples=200), "moments", TruthAsModel(task())).estimates
+    assert found["correlation_rmse.n200"].value != found["correlation_rmse.n200.null"].value
 
 
 # --- wrong models move every metric ---
@@ -248,13 +248,13 @@ def wrong_models() -> dict[str, Explicit]:
 def test_wrong_models_are_many_standard_errors_away(name: str) -> None:
     made, model = task(num_samples=2000, num_test=2000), wrong_models()[name]
     moments = one(made, "moments", model).estimates
-    energy, null = moments["energy_per_site_error"], moments["correlation_rmse.null"].value
+    energy, null = moments["energy_per_site_error"], moments["correlation_rmse.n2000.null"].value
     assert energy.stderr is not None and energy.value > 6 * energy.stderr  # weaker order: higher energy
-    assert moments["correlation_rmse"].value > 3 * null
+    assert moments["correlation_rmse.n2000"].value > 3 * null
     if name == "shuffled":
-        assert moments["magnetisation_tv"].value < 3 * moments["magnetisation_tv.null"].value
+        assert moments["magnetisation_tv.n2000"].value < 3 * moments["magnetisation_tv.n2000.null"].value
     else:
-        assert moments["magnetisation_tv"].value > 5 * moments["magnetisation_tv.null"].value
+        assert moments["magnetisation_tv.n2000"].value > 5 * moments["magnetisation_tv.n2000.null"].value
     excess = one(made, "excess_nats", model).estimates["excess_nats.exact"]
     states = all_states(16)
     exact = kl(made.truth.log_prob(states), model.log_prob(states, rng=rng()).double())
@@ -368,7 +368,6 @@ def test_an_annealed_excess_is_optimistic_and_a_bound_on_log_p_is_conservative()
     assert found.headline == "excess_nats.gfn.traj5"
 
 
-@pytest.mark.xfail(strict=True, reason="log Z by transfer matrix is of the couplings, not of the model's energy")
 def test_a_constant_in_the_energy_does_not_change_the_excess() -> None:
     """p(x) is proportional to exp(-E(x)) by contract, so a constant is free: the 4x4 lattice gets it right."""
     made = task("lattice=9x9,sigma=-0.1", num_test=50)

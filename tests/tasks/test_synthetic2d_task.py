@@ -201,12 +201,11 @@ def test_too_few_strata_are_called_optimistic() -> None:
 
 def z_scores(made: Synthetic2D, model: Any) -> dict[str, float]:
     """Each metric of samples in units of the spread that a perfect sampler has on the same budget."""
-    groups = made.budget["num_groups"]
     found = one(made, "mmd2", model).estimates
     z = {}
     for key, estimate in found.items():
         if not key.endswith(".null_sd"):
-            z[key.split(".")[1]] = estimate.value / (found[f"{key}.null_sd"].value / math.sqrt(groups))
+            z[key.split(".")[1]] = estimate.value / found[f"{key}.null_sd"].value
     tv = one(made, "total_variation", model).estimates
     key = next(k for k in tv if not k.endswith(".null"))
     null = tv[f"{key}.null"]
@@ -228,8 +227,8 @@ def test_what_separates_independent_bits_from_a_perfect_sampler(density: str) ->
     assert excess.stderr is not None and excess.value > 20 * excess.stderr and 0.2 < excess.value < 2.5
 
 
-def test_the_spread_beside_an_mmd_is_of_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`null_sd` says in its note that it is of one group: four groups spread by half of it."""
+def test_the_spread_beside_an_mmd_is_that_of_a_perfect_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`null_sd` is of the mean over the groups, like the number that it stands beside."""
     monkeypatch.setattr(f"{Synthetic2D.__module__}.scatter_beside_data", lambda *args: PNG)  # most of the time
     made = task("checkerboard", num_groups=4, group_size=100, num_permutations=200)
     made.card.protocol["rbf_bandwidths"] = [0.5]
@@ -237,8 +236,7 @@ def test_the_spread_beside_an_mmd_is_of_one_group(monkeypatch: pytest.MonkeyPatc
     key = "mmd2.rbf_plane.bw0.5.4x100"
     spread = float(torch.tensor([run[key].value for run in runs]).std())
     null = runs[0][f"{key}.null_sd"]
-    assert "one group of 100" in null.note
-    assert spread == pytest.approx(null.value / 2, rel=0.4)
+    assert spread == pytest.approx(null.value, rel=0.4)
 
 
 def test_total_variation_is_against_the_exact_masses_with_the_null_of_its_own_count() -> None:
