@@ -45,8 +45,3 @@ class Estimate(BaseModel):
         """Whether the bias flatters the model: a bound on the good side of the truth."""
         flattering: Kind = "lower_bound" if direction == "lower" else "upper_bound"
         return self.kind == flattering
-
-    def negated(self) -> Estimate:
-        """The same estimate of minus the quantity: the bounds change sides."""
-        swap: dict[Kind, Kind] = {"lower_bound": "upper_bound", "upper_bound": "lower_bound"}
-        return self.model_copy(update={"value": -self.value, "kind": swap.get(self.kind, self.kind)})

@@ -21,7 +21,7 @@ from gmbench.provenance import environment
 from gmbench.randomness import stream
 from gmbench.record import Costs, Record, short_hash
 from gmbench.recording import write_record
-from gmbench.registry import Plugin, Registry, discover
+from gmbench.registry import Plugin, discover
 from gmbench.source import source_digest
 from gmbench.task import Task
 
@@ -105,8 +105,10 @@ class _Setting:
         self.task: Task = plugin.load()(plugin.card, variant.factors, track)
 
 
-def _setting(task: str, variant: str, track: str, registry: Registry | None = None) -> _Setting:
-    plugin = (registry or discover()).task(task)
+def _setting(task: str, variant: str, track: str) -> _Setting:
+    registry = discover()
+    plugin = registry.task(task)
+    registry.refuse_namesake(plugin)
     assert isinstance(plugin.card, TaskCard)
     chosen = plugin.card.variant(variant or plugin.card.default_variant)
     return _Setting(plugin, chosen, choose_track(track, plugin.card, chosen))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tomllib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gmbench.errors import UserError, nearest
 from gmbench.estimate import Direction
@@ -74,6 +74,14 @@ class DataFile(_Strict):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     url: str = ""
     licence: str = ""
+
+    @field_validator("path")
+    @classmethod
+    def _stays_in_the_folder(cls, path: str) -> str:
+        # A manifest is read without trust, and `data fetch` writes where it says.
+        if not path or PurePosixPath(path).is_absolute() or {"..", ""} & set(path.split("/")) or "\\" in path:
+            raise ValueError(f"{path!r} is not a relative path inside the data folder")
+        return path
 
 
 class InputCard(_Strict):
@@ -186,8 +194,8 @@ class TaskCard(Card):
         exact = [v for v in self.variants if v.factors == given]
         filled = [v for v in self.variants if v.factors == default | given]
         containing = [v for v in self.variants if given.items() <= v.factors.items()]
-        for match in (*exact, *filled, *(containing if len(containing) == 1 else ())):
-            return match
+        if found := exact + filled + (containing if len(containing) == 1 else []):
+            return found[0]
         raise UserError(f"task {self.name} has no variant {text!r}: {nearest(text, [v.name for v in self.variants])}")
 
 

@@ -21,6 +21,8 @@ from gmbench.plugin import explain
 SCHEMA_VERSION: Literal[1] = 1
 RECORD = "record.json"
 POINTS = "points.f32.gz"
+MAX_RECORD_BYTES = 10_000_000
+MAX_POINTS = 10_000_000
 
 
 class _Frozen(BaseModel):
@@ -44,7 +46,10 @@ class Environment(_Frozen):
 
 
 class Costs(_Frozen):
-    """What a run has cost: timed, and therefore never a metric."""
+    """What a run has cost: timed, and therefore never a metric.
+
+    `parameters` counts those that are fitted, not the copy of the best weights that a model may keep.
+    """
 
     fit_wall_seconds: float = 0.0
     fit_process_seconds: float = 0.0
@@ -111,7 +116,11 @@ class Record(_Frozen):
 def read_record(path: Path) -> Record:
     """Reads a record; UserError says in one line what is wrong with the file."""
     try:
-        return Record.model_validate_json(path.read_bytes())
+        with path.open("rb") as file:
+            content = file.read(MAX_RECORD_BYTES + 1)
+        if len(content) > MAX_RECORD_BYTES:
+            raise UserError(f"{path} is not a valid record: it has more than {MAX_RECORD_BYTES:,} bytes")
+        return Record.model_validate_json(content)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except ValidationError as error:
@@ -160,7 +169,11 @@ def read_points(path: Path) -> array.array[float]:
     """The per-test-point values of the headline, in the order of the test points."""
     values = array.array("f")
     try:
-        values.frombytes(gzip.decompress(path.read_bytes()))
+        with gzip.open(path) as file:
+            content = file.read(MAX_POINTS * values.itemsize + 1)  # a small file may unpack into a huge one
+        if len(content) > MAX_POINTS * values.itemsize:
+            raise ValueError(f"it holds more than {MAX_POINTS:,} values")
+        values.frombytes(content)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path} is damaged: {error}") from None
     if sys.byteorder == "big":

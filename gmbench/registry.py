@@ -93,6 +93,15 @@ class Registry:
                 return plugin
         return Plugin(read_manifest(folder), folder)
 
+    def refuse_namesake(self, plugin: Plugin) -> None:
+        """UserError where a plugin given by its path has the name of another that was found: results go by names."""
+        other = (self.models if plugin.card.kind == "model" else self.tasks).get(plugin.card.name)
+        if other is not None and other.folder.resolve() != plugin.folder.resolve():
+            raise UserError(
+                f"two {plugin.card.kind} plugins are named {plugin.card.name!r}: {other.folder} and {plugin.folder}; "
+                f"give the copy a name of its own in its {MANIFEST}"
+            )
+
     def _get(self, kind: str, table: dict[str, Plugin], name: str) -> Plugin:
         if _is_path(name):
             plugin = self._in_folder(name)

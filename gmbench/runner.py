@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
@@ -29,6 +31,7 @@ from gmbench.training import Diverged, Trainer
 
 WEIGHTS = "model.safetensors"
 FITTED = "fitted.json"
+BEGUN = "begun.json"
 
 
 @dataclass
@@ -58,28 +61,56 @@ def run(request: Request, options: Options | None = None) -> Record:
 
 def execute(plan: Plan, options: Options) -> Record:
     """Carries out a plan under a lock on its folder, on the plan's number of threads."""
+    registry = options.registry or discover()
+    registry.refuse_namesake(plan.task)
+    registry.refuse_namesake(plan.model)
     with _claimed(plan.folder), _threads(plan.request.threads), _determinism(options.deterministic):
         path = plan.folder / RECORD
         if options.force:
             _clear(plan.folder)
+        made_by = _made_by(plan)
         if path.exists():
             record = _finished(path)
-            if record.record_id == plan.record_id and not options.remeasure:
-                options.progress.message(f"already {record.status}: {path} (--force runs it again)")
+            if (record.record_id == plan.record_id and not options.remeasure) or record.status == "failed":
+                changed = record.source_sha256 != made_by["source_sha256"]
+                options.progress.message(
+                    f"already {record.status}{', by code that has changed since' if changed else ''}: {path} "
+                    "(--force runs it again)"
+                )
                 return record
-            if record.status == "failed":
-                return record
+        _require_same_code(plan, made_by["source_sha256"]["model"])
         parents = _parents(plan, options)
         try:
             task = make_task(plan)
             data = data_for(plan, task)
             model, fit_cost = _fit(plan, data, parents, options)
         except Diverged as error:
-            return _write(plan, Measured(), Costs(), status="failed", reason=str(error))
+            return _write(plan, Measured(), Costs(), made_by, status="failed", reason=str(error))
         measured = measure(
             task, model, plan.request.seed, progress=options.progress, should_stop=options.should_stop
         )
-        return _write(plan, measured, fit_cost)
+        return _write(plan, measured, fit_cost, made_by)
+
+
+def _made_by(plan: Plan) -> dict[str, Any]:
+    """The fields of a record that say what code runs and where; asked before a run, since files change during one."""
+    request = plan.request
+    return {
+        "source_sha256": {"task": source_digest(plan.task), "model": source_digest(plan.model)},
+        "environment": environment(request.device, request.precision, request.threads),
+    }
+
+
+def _require_same_code(plan: Plan, model_sha256: str) -> None:
+    """Refuses to go on with a fit that another state of the model's code has begun."""
+    path = plan.folder / BEGUN
+    if not path.exists():
+        write_atomically(path, json.dumps({"model": model_sha256}).encode())
+    elif json.loads(path.read_bytes()).get("model") != model_sha256:
+        raise UserError(
+            f"the code of {plan.name} has changed since the run in {plan.folder} was begun: --force begins it again; "
+            "a new version in its plugin.toml keeps both"
+        )
 
 
 def load_fitted(plan: Plan) -> Model:
@@ -124,7 +155,7 @@ def _fit(plan: Plan, data: Data, parents: dict[str, Model], options: Options) ->
         fit_process_seconds=spent.process_seconds,
         steps=spent.steps,
         examples=spent.examples,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         peak_memory_bytes=spent.peak_memory_bytes,
         resumes=spent.resumes,
         parents_process_seconds=_parents_cost(plan, options) if parents else 0.0,
@@ -177,7 +208,9 @@ def _parents_cost(plan: Plan, options: Options) -> float:
     return sum(cost.fit_process_seconds + cost.parents_process_seconds for cost in costs)
 
 
-def _write(plan: Plan, measured: Measured, cost: Costs, *, status: str = "done", reason: str = "") -> Record:
+def _write(
+    plan: Plan, measured: Measured, cost: Costs, made_by: dict[str, Any], *, status: str = "done", reason: str = ""
+) -> Record:
     request = plan.request
     return write_record(
         plan.folder,
@@ -197,12 +230,11 @@ def _write(plan: Plan, measured: Measured, cost: Costs, *, status: str = "done",
         record_id=plan.record_id,
         row_id=plan.row_id,
         data_sha256=plan.data_sha256,
-        source_sha256={"task": source_digest(plan.task), "model": source_digest(plan.model)},
         parents=plan.parents,
         status=status,
         reason=reason,
-        environment=environment(request.device, request.precision, request.threads),
         command=plan.command,
+        **made_by,
     )
 
 

@@ -6,13 +6,16 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from gmbench.errors import UserError
 from gmbench.estimate import Direction, Kind
+from gmbench.leaderboard.naming import Naming, name_of
+from gmbench.plugin import TaskCard
 from gmbench.record import Record, read_record
+from gmbench.registry import discover
 
 
 @dataclass(frozen=True)
@@ -46,23 +49,28 @@ def leaderboards_root() -> Path | None:
     return inside if inside.is_dir() else None
 
 
-def neighbours(task: str, variant: str, track: str, *, task_version: int | None = None) -> list[Neighbour]:
+def neighbours(task: str, variant: str, track: str) -> list[Neighbour]:
     """Models and reference rows of the shipped records, with their card's config, on one variant and track.
 
-    Arguments:
-        task_version: Only records of this version of the task; of any where it is None.
+    Only records of the present versions of the task, its headline metric and the models, as in the leaderboards.
     """
+    registry = discover()
+    if task not in registry.tasks:  # it was given by its path, and no shipped record is of it
+        return []
+    card = registry.tasks[task].card
+    assert isinstance(card, TaskCard)
     root = leaderboards_root()
-    rows: dict[str, list[Record]] = defaultdict(list)
+    rows: dict[tuple[str, Naming], list[Record]] = defaultdict(list)
     for path in sorted((root / "records" / task).glob("*/*.json")) if root else []:
         try:
             record = read_record(path)
         except UserError:
             continue  # `leaderboard --check` names it; a run's own result is shown all the same
-        wanted = (record.variant, record.track) == (variant, track) and task_version in (None, record.task_version)
-        if wanted and record.card_config and record.status == "done" and record.headline:
-            rows[record.row_id].append(record)
-    return [summarize(records) for records in rows.values()]
+        wanted = (record.variant, record.track, record.status) == (variant, track, "done")
+        naming = name_of(record, card, registry)
+        if wanted and naming.current and record.card_config and record.headline in record.metrics:
+            rows[record.row_id, naming].append(record)
+    return [replace(summarize(records), model=naming.name) for (_, naming), records in rows.items()]
 
 
 def summarize(records: Sequence[Record]) -> Neighbour:

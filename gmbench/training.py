@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -167,6 +168,7 @@ class Trainer:
             state = self._checkpoints.load(fabric.device) if self._checkpoints else None
             first, done = (state["stage"], state["step"]) if state else (0, 0)
             stages = model.stages(data)
+            _require_own_optimizers(stages)
             optimizer_state: Any = None
             if state is not None:
                 model.load_state_dict(state["model"])
@@ -206,9 +208,7 @@ class Trainer:
     def _call(self, stage: Call, position: int) -> None:
         self.progress.stage(stage.name, 1, 0)
         stage.run(self._rngs["train"])
-        for name, tensor in self._model.state_dict().items():
-            if tensor.is_floating_point() and bool(tensor.isnan().any()):
-                raise Diverged(f"{name} is not a number after stage {stage.name!r}")
+        self._check_state(stage)
         self.progress.advance(1, {})
         self._save(position + 1, 0, {})
 
@@ -243,15 +243,21 @@ class Trainer:
         for name, value in step.values.items():
             if not math.isfinite(float(value)):
                 raise Diverged(f"{name} of stage {stage.name!r} is not a finite number at step {stage.num_steps}")
+        self._check_state(stage)  # the last update follows the last loss
         self.progress.advance(stage.num_steps, {name: float(value) for name, value in step.values.items()})
         self._save(position + 1, 0, {})
+
+    def _check_state(self, stage: Stage) -> None:
+        for name, tensor in self._model.state_dict().items():
+            if tensor.is_floating_point() and bool(tensor.isnan().any()):
+                raise Diverged(f"{name} is not a number after stage {stage.name!r}")
 
     def _account(self) -> None:
         now = (time.perf_counter(), time.process_time())
         self._cost.wall_seconds += now[0] - self._clock[0]
         self._cost.process_seconds += now[1] - self._clock[1]
         self._clock = now
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         self._cost.peak_memory_bytes = max(self._cost.peak_memory_bytes, peak)
 
     def _save(self, stage: int, step: int, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
@@ -279,6 +285,15 @@ class Trainer:
         torch.set_rng_state(state["rng"]["global"].cpu())
         if "global_cuda" in state["rng"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["rng"]["global_cuda"].cpu())
+
+
+def _require_own_optimizers(stages: Sequence[Stage]) -> None:
+    """A checkpoint holds the optimizers of the stage that runs: one that a later stage used too would be lost."""
+    owner: dict[int, Stage] = {}
+    for stage in stages:
+        for optimizer in stage.optimizers.values() if isinstance(stage, Gradient) else ():
+            if (first := owner.setdefault(id(optimizer), stage)) is not stage:
+                raise ValueError(f"the stages {first.name!r} and {stage.name!r} share an optimizer: give each its own")
 
 
 def cosine(fraction: float) -> float:

@@ -66,7 +66,7 @@ def print_neighbours(console: Console, records: Sequence[Record], card: TaskCard
     if not first.headline:
         return
     own = summarize(records)
-    others = neighbours(first.task, first.variant, first.track, task_version=first.task_version)
+    others = neighbours(first.task, first.variant, first.track)
     direction = card.metrics[card.headline].direction
     console.print(f"\n{card.headline} on {first.task} {first.variant}, track {first.track}", style="bold")
     if not others:

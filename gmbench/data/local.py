@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from gmbench.errors import UserError
-from gmbench.plugin import DataFile, TaskCard, Variant
+from gmbench.plugin import DataFile, TaskCard
 from gmbench.record import sha256_of
 
 Status = Literal["ok", "missing", "damaged"]
 
 
-def checksums(card: TaskCard, variant: Variant) -> dict[str, str]:
+def checksums(card: TaskCard) -> dict[str, str]:
     """The SHA-256 of every file of a task by path: part of a run's identity."""
     return {file.path: file.sha256 for file in card.data}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from gmbench.consistency import bad_name, contradictions, points_contradiction
 from gmbench.errors import UserError
 from gmbench.leaderboard.collect import POINTS_SUFFIX, Entry, read_entry, record_paths
 from gmbench.leaderboard.generate import pages
@@ -36,6 +37,8 @@ def _record_problems(entry: Entry) -> Iterator[str]:
     record, path = entry.record, entry.path
     if path.stem != record.fit_id or path.parent.name != record.model or path.parent.parent.name != record.task:
         yield f"{path}: the record inside is {record.task}/{record.model}/{record.fit_id}"
+    for problem in filter(None, (bad_name(record), *contradictions(record))):
+        yield f"{path}: {problem}"
     if record.points_sha256:
         if not entry.points_path.exists():
             yield f"{entry.points_path} is missing"
@@ -43,9 +46,11 @@ def _record_problems(entry: Entry) -> Iterator[str]:
             yield f"{entry.points_path} is damaged: its SHA-256 is not the record's"
         else:
             try:
-                read_points(entry.points_path)
+                problem = points_contradiction(record, read_points(entry.points_path))
             except UserError as error:
-                yield str(error)
+                problem = str(error)
+            if problem:
+                yield f"{path}: {problem}"
 
 
 def _stray_points(root: Path) -> Iterator[str]:

@@ -80,8 +80,8 @@ class Row:
     def half_width(self) -> float | None:
         """Half the 95 % interval of the mean: spread over seeds, and the noise of the test points they share."""
         values = list(self.by_seed.values())
-        if len(values) < 2 or not all(map(math.isfinite, values)):
-            return None
+        if len(values) < 2 or not all(map(math.isfinite, values)) or self.record.subject != "run":
+            return None  # measuring one fit again says nothing of other fits
         total = variance(values) / len(values) + self.shared_stderr**2
         return t_quantile(0.95, len(values) - 1) * math.sqrt(total)
 

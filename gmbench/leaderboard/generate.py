@@ -23,6 +23,7 @@ INTRODUCTION = (
     "may overlap where ranks differ. Reference rows may know the truth and are not ranked; quoted rows were not "
     "measured here."
 )
+ORDER = "Rank in bold, headline beside it; models ranked on more variants come first, then those of better mean rank."
 UNRANKED_TRACK = "smoke"
 
 
@@ -67,8 +68,7 @@ def page(plugin: Plugin, entries: list[Entry], registry: Registry) -> str:
     for track in card.tracks:
         columns = {one.variant: ranked[one.variant, one.track] for one in tables if one.track == track}
         if track != UNRANKED_TRACK and len(columns) > 1:
-            parts += [f"## Overview · {track}", "Rank in bold, headline beside it; best mean rank first."]
-            parts.append(overview(columns, registry))
+            parts += [f"## Overview · {track}", ORDER, overview(columns, registry)]
     for one in tables:
         mine = [row for row in quoted if row.variant == one.variant]
         parts += _section(one, ranked[one.variant, one.track], card, mine, registry)

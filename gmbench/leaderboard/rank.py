@@ -29,7 +29,8 @@ def rank(rows: list[Row], direction: Direction, headline: str = "") -> list[Rank
 
     Each row is compared with the best of its round: paired over the seeds they share, and over the test points where
     the task keeps the headline at each; with Holm's correction over the comparisons of a round, counting that the best
-    was chosen after the fact. Rows with one seed, with an optimistic headline or with none come after the ranked ones.
+    was chosen after the fact. Rows with one seed or one fit, with an optimistic headline or with none come after the
+    ranked ones.
 
     Arguments:
         headline: The metric's name on the task's card, to say why a row lacks it.
@@ -124,6 +125,8 @@ def _unrankable(row: Row, direction: Direction, headline: str) -> str:
         return "optimistic estimate"
     if len({e.record.headline for e in row.done if e.value is not None}) > 1:
         return "its seeds have different estimators"
+    if row.record.subject != "run":  # its seeds are those of the metrics: one fit, however often it is measured
+        return "one fit"
     return "one seed" if len(row.by_seed) < 2 else ""
 
 

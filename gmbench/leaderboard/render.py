@@ -37,7 +37,9 @@ def ranked_table(ranked: Sequence[Ranked], card: TaskCard, registry: Registry) -
 
 
 def overview(ranked: Mapping[str, Sequence[Ranked]], registry: Registry) -> str:
-    """The rank and headline of every ranked model on every variant of a track, best mean rank first.
+    """The rank and headline of every ranked model on every variant of a track.
+
+    Models that are ranked on more variants come first, then those of better mean rank.
 
     Arguments:
         ranked: The rows of each variant's table.
@@ -63,7 +65,7 @@ def overview(ranked: Mapping[str, Sequence[Ranked]], registry: Registry) -> str:
 def quoted_table(rows: Sequence[PublishedRow]) -> str:
     """Published numbers: never ranked, each with its source."""
     cells = [
-        [escape(row.model), escape(row.metric), number(row.value, row.stderr), escape(row.source), escape(row.note)]
+        [escape(row.model), escape(row.metric), _as_published(row), escape(row.source), escape(row.note)]
         for row in rows
     ]
     return table(["model", "metric", "value", "source", "note"], cells, right=(2,))
@@ -82,6 +84,11 @@ def failures(rows: Table) -> str:
 def record_link(parts: Sequence[str], text: str) -> str:
     """A link to a record by the last three parts of its path."""
     return link(text, "/".join(("records", *parts)))
+
+
+def _as_published(row: PublishedRow) -> str:
+    """The number with the digits that its source gives: it is not ours to round."""
+    return f"{row.value:.12g}" + ("" if row.stderr is None else f" ± {row.stderr:.12g}")
 
 
 def _title(card: TaskCard) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
 
+from gmbench.consistency import bad_name, contradictions, points_contradiction
 from gmbench.errors import UserError
-from gmbench.identity import external_identity, run_identity
-from gmbench.plugin import NAME_PATTERN, ModelCard, TaskCard
-from gmbench.record import POINTS, RECORD, Record, read_record, sha256_of, short_hash
-from gmbench.registry import Registry
+from gmbench.plugin import ModelCard, TaskCard
+from gmbench.record import POINTS, RECORD, Record, read_points, read_record, sha256_of
+from gmbench.registry import Plugin, Registry
+from gmbench.source import source_digest
 
 
 def validate_run(folder: Path, registry: Registry) -> Record:
@@ -30,54 +29,21 @@ def validate_run(folder: Path, registry: Registry) -> Record:
         _require_file(folder / name, artifact.sha256)
     if record.points_sha256:
         _require_file(folder / POINTS, record.points_sha256)
+        if problem := points_contradiction(record, read_points(folder / POINTS)):
+            raise UserError(f"{folder / RECORD}: {problem}")
     return record
 
 
 def problems(record: Record, registry: Registry) -> list[str]:
-    """What is wrong with a record taken by itself and against the cards that discovery found."""
-    for name in (record.task, *record.model.split("+", 1)):
-        if not re.fullmatch(NAME_PATTERN, name):
-            return [f"{name!r} is not a plugin name"]  # names become paths
-    identity = identity_of(record)
-    fit_id = short_hash({**identity, "seed": record.seed})
-    found = []
-    for name, stated, computed in (
-        ("fit_id", record.fit_id, fit_id),
-        ("row_id", record.row_id, short_hash(identity)),
-        ("record_id", record.record_id, short_hash({"fit": fit_id, "metrics": record.metric_versions})),
-    ):
-        if stated != computed:
-            found.append(f"{name} is {stated}, and the record's own fields give {computed}")
-    if record.status == "done" and record.headline and record.headline not in record.metrics:
-        found.append(f"the headline {record.headline!r} is not among the metrics")
-    return found + _against_task(record, registry) + _against_model(record, registry)
-
-
-def identity_of(record: Record) -> dict[str, Any]:
-    """What the record's identities are hashes of, the seed apart."""
-    model, _, _ = record.model.partition("+")
-    if record.subject != "run":
-        return external_identity(
-            record.subject, record.task, record.task_version, record.variant, record.track, model, record.subject_sha256
-        )
-    return run_identity(
-        task=record.task,
-        task_version=record.task_version,
-        variant=record.variant,
-        track=record.track,
-        model=model,
-        model_version=record.model_version,
-        config=record.config,
-        data=record.data_sha256,
-        parents=record.parents,
-        device="cpu" if record.environment.device == "cpu" else "cuda",
-        precision=record.environment.precision,
-        threads=record.environment.threads,
-    )
+    """What is wrong with a record taken by itself and against the plugins that discovery found."""
+    if problem := bad_name(record):
+        return [problem]
+    return contradictions(record) + _against_task(record, registry) + _against_model(record, registry)
 
 
 def _against_task(record: Record, registry: Registry) -> list[str]:
-    card = registry.task(record.task).card
+    plugin = registry.task(record.task)
+    card = plugin.card
     assert isinstance(card, TaskCard)
     if record.task_version != card.version:
         return [f"made for version {record.task_version} of {card.name}, which is at version {card.version}"]
@@ -90,16 +56,20 @@ def _against_task(record: Record, registry: Registry) -> list[str]:
         found.append(f"the variant is written {record.variant!r} where the card has {variant.name!r}")
     if record.track not in variant.tracks:
         found.append(f"the variant {variant.name} has no track {record.track}")
-    if unknown := sorted(set(record.metric_versions) ^ set(card.metrics)):
-        found.append(f"the card and the record differ in the metrics {', '.join(unknown)}")
-    return found
+    versions = {name: metric.version for name, metric in card.metrics.items()}
+    if unlike := sorted(name for name, _ in versions.items() ^ record.metric_versions.items()):
+        found.append(f"the card and the record differ in the metrics {', '.join(dict.fromkeys(unlike))}")
+    if record.headline and record.headline.partition(".")[0] != card.headline:
+        found.append(f"the headline {record.headline!r} is not of the metric {card.headline}")
+    return found + _source_problems(record, "task", plugin)
 
 
 def _against_model(record: Record, registry: Registry) -> list[str]:
     if record.subject != "run":
-        return []
+        return [] if record.subject_sha256 else ["it has no digest of the model, which only an nn.Module has"]
     name, _, preset = record.model.partition("+")
-    card = registry.model(name).card
+    plugin = registry.model(name)
+    card = plugin.card
     assert isinstance(card, ModelCard)
     if record.model_version != card.version:
         return [f"made by version {record.model_version} of {card.name}, which is at version {card.version}"]
@@ -108,7 +78,17 @@ def _against_model(record: Record, registry: Registry) -> list[str]:
         found.append(f"the role is {record.role}, and the card of {card.name} says {card.role}")
     if preset and preset not in card.presets:
         found.append(f"{card.name} has no preset {preset!r}")
-    return found
+    return found + _source_problems(record, "model", plugin)
+
+
+def _source_problems(record: Record, kind: str, plugin: Plugin) -> list[str]:
+    """Of a record by other code than the plugin's: an edited copy, or the plugin before an edit."""
+    if record.source_sha256.get(kind) == source_digest(plugin):
+        return []
+    return [
+        f"made by other code than that of the {kind} {plugin.card.name} in {plugin.folder}, "
+        f"although both are version {plugin.card.version}"
+    ]
 
 
 def _require_file(path: Path, sha256: str) -> None:

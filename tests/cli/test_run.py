@@ -116,8 +116,13 @@ def test_neighbours_stand_beside_the_result(gmbench: Call, monkeypatch: pytest.M
     (path.parent / "broken.json").write_text("{")
     monkeypatch.setattr(standing, "leaderboards_root", lambda: root)
     (rival,) = standing.neighbours("coin_task", "bias=mild", "smoke")
+    assert rival.model == "rival (plugin not found here)"
     assert rival.value == pytest.approx(1.0) and rival.stderr == pytest.approx(0.5) and rival.num_seeds == 2
     assert standing.neighbours("coin_task", "bias=strong", "smoke") == []
+    # What another version of the headline metric measured is not compared.
+    aside = path.with_name("aside.json")
+    aside.write_text(json.dumps(record | {"metric_versions": {"excess_nats": 7}}))
+    assert standing.neighbours("coin_task", "bias=mild", "smoke") == [rival]
     lines = gmbench(*RUN).out.splitlines()
     own, other = (next(i for i, line in enumerate(lines) if name in line) for name in ("(this run)", "rival"))
     assert own < other  # lower is better

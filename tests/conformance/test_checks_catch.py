@@ -21,6 +21,7 @@ MODEL_FAULTS = {
     "same_stream_gives_same_samples": (SAMPLE, SAMPLE.replace("generator=rng", "generator=None")),
     "uses_no_global_randomness": (SAMPLE, f"torch.rand(1)\n        {SAMPLE}"),
     "log_prob_has_its_shape": (LOG_PROB, ").sum(-1, keepdim=True)\n\n    def energy"),
+    "leaves_points_alone": ("return -(x @ self.logits)", "return x.neg_() @ self.logits"),
     "energy_has_its_shape": ("return -(x @ self.logits)", "return (x @ self.logits).log().log()"),
     "probabilities_sum_to_one_at_most": (LOG_PROB, ").sum(-1) + 0.1\n\n    def energy"),
     "samples_agree_with_log_prob": (SAMPLE, SAMPLE.replace(".float()", ".flip(1).float()")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from gmbench.errors import UserError
 from gmbench.plan import Request, make_plan, parse_overrides
 from gmbench.plugin import ModelCard, parse_factors
 from gmbench.registry import discover
+from gmbench.runner import run
 
 BASE = Request("coin_task", "coin_model")
 
@@ -21,7 +23,7 @@ BASE = Request("coin_task", "coin_model")
         {"seed": 1},
         {"variant": "bias=strong"},
         {"track": "small"},
-        {"precision": "64-true"},
+        {"precision": "bf16-mixed"},
         {"threads": 2},
         {"overrides": {"noise": 0.5}},
         {"model": "coin_model+slow"},
@@ -94,3 +96,17 @@ def test_factors_that_are_left_out_are_filled_in() -> None:
     assert plane.variant("bits=16,density=moons").name == "density=moons,n=10k,bits=16"  # in any order
     with pytest.raises(UserError, match="no variant 'lattice=9x9'"):  # there are two
         ising.variant("lattice=9x9")
+
+
+def test_a_copy_does_not_pass_for_the_plugin_of_its_name(coins: Path, tmp_path: Path) -> None:
+    for kind in ("task", "model"):
+        copy = shutil.copytree(coins / f"coin_{kind}", tmp_path / kind)
+        with pytest.raises(UserError, match=f"two {kind} plugins are named 'coin_{kind}'"):
+            run(replace(BASE, out=tmp_path / "runs", **{kind: str(copy)}))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("changed", [{"device": "cpu:1"}, {"device": "cuda:x"}, {"precision": "16-mixed"}], ids=str)
+def test_what_no_run_can_have(coins: Path, changed: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"no (device|precision) is named"):
+        make_plan(replace(BASE, **changed))  # type: ignore[arg-type]

@@ -67,3 +67,29 @@ def test_source_digest_follows_code_and_protocol_only(coins: Path, tmp_path: Pat
     assert protocol != own
     code.write_text(code.read_text().replace("1 - x", "1.0 - x"))
     assert digest() not in (own, protocol)
+
+
+def test_files_that_are_too_large_are_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gmbench.record.MAX_POINTS", 1000)
+    monkeypatch.setattr("gmbench.record.MAX_RECORD_BYTES", 1000)
+    path = tmp_path / "points.f32.gz"
+    path.write_bytes(pack_points(array.array("f", [0.0] * 1000)))
+    assert len(read_points(path)) == 1000
+    path.write_bytes(pack_points(array.array("f", [0.0] * 1001)))
+    with pytest.raises(UserError, match="more than 1,000 values"):
+        read_points(path)
+    path = tmp_path / "record.json"
+    path.write_text(" " * 1001)
+    with pytest.raises(UserError, match="more than 1,000 bytes"):
+        read_record(path)
+
+
+def test_a_kept_copy_of_the_weights_is_no_parameter(tmp_path: Path) -> None:
+    """`made` keeps its best weights on validation data beside those it fits."""
+    from gmbench.plan import Request, make_plan
+    from gmbench.runner import load_fitted, run
+
+    request = Request("synthetic2d", "made", "density=moons,bits=16", "smoke", overrides={"num_steps": 1}, out=tmp_path)
+    record, model = run(request), load_fitted(make_plan(request))
+    assert record.cost.parameters == sum(p.numel() for p in model.get_submodule("network").parameters())
+    assert record.cost.parameters < sum(p.numel() for p in model.parameters())

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from gmbench.errors import UserError
+from gmbench.plugin import DataFile
 from gmbench.registry import discover
 
 PYPROJECT = """
@@ -82,3 +84,10 @@ def test_installed_package(coins: Path, tmp_path: Path, monkeypatch: pytest.Monk
     record = run("coin_task", "installed_coin", overrides={"num_steps": 5})
     assert record.status == "done" and record.model == "installed_coin"
     assert "coin_plugins.installed_coin.model" in sys.modules
+
+
+@pytest.mark.parametrize("path", ["../escaped", "/etc/escaped", "a/../../b", "a//b", "..\\b", ""])
+def test_data_files_stay_in_their_folder(path: str) -> None:
+    with pytest.raises(ValidationError, match="not a relative path inside the data folder"):
+        DataFile(path=path, sha256="0" * 64)
+    assert DataFile(path="mnist/train..gz", sha256="0" * 64)

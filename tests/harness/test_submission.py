@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gmbench.errors import UserError
 from gmbench.record import read_points, read_record
@@ -121,3 +122,38 @@ def test_submit_generates_the_tables(gmbench: Call, run_folder: Path, root: Path
     nowhere = gmbench("submit", run_folder, "--to", root / "nowhere")
     assert nowhere.code == 2 and "--to" in nowhere.err
     assert gzip.decompress(next(root.rglob("*.gz")).read_bytes())
+
+
+def test_a_better_number_does_not_agree_with_its_test_points(run_folder: Path, root: Path) -> None:
+    path = run_folder / "record.json"
+    fields = json.loads(path.read_text())
+    fields["metrics"][fields["headline"]]["value"] -= 0.01
+    path.write_text(json.dumps(fields))
+    with pytest.raises(UserError, match="its values at the test points have the mean"):
+        add_runs([run_folder], root)
+
+
+def test_a_headline_of_another_metric_is_refused(run_folder: Path) -> None:
+    record = read_record(run_folder / "record.json")
+    (problem,) = problems(record.model_copy(update={"headline": "bit_error"}), discover())
+    assert "not of the metric excess_nats" in problem
+
+
+def test_a_run_of_other_code_is_refused(run_folder: Path) -> None:
+    record = read_record(run_folder / "record.json")
+    for kind in ("task", "model"):
+        other = record.model_copy(update={"source_sha256": record.source_sha256 | {kind: "0" * 64}})
+        (problem,) = problems(other, discover())
+        assert f"other code than that of the {kind} coin_{kind}" in problem
+
+
+def test_an_external_model_without_a_digest_is_refused(coins: Path, tmp_path: Path) -> None:
+    from gmbench.evaluation import evaluate
+
+    class Fair:
+        def sample(self, num: int) -> Any:
+            return torch.randint(2, (num, 4)).float()
+
+    record = evaluate(Fair(), task="coin_task", name="fair", out=tmp_path)
+    (problem,) = problems(record, discover())
+    assert "no digest of the model" in problem

@@ -10,7 +10,7 @@ import torch
 
 from gmbench.plan import Plan, Request, make_plan
 from gmbench.runner import data_for, make_task, new_model
-from gmbench.training import Diverged, Interrupted, Trainer, cosine, linear_decay
+from gmbench.training import Diverged, Gradient, Interrupted, Trainer, cosine, linear_decay
 
 
 @pytest.fixture
@@ -76,3 +76,28 @@ def test_schedules() -> None:
     assert cosine(0.0) == 1 and cosine(0.5) == pytest.approx(0.5) and cosine(1.0) == pytest.approx(0)
     falling = linear_decay(0.5)
     assert falling(0.2) == 1 and falling(0.75) == pytest.approx(0.5) and falling(1.0) == 0
+
+
+def test_a_last_update_that_destroys_the_model_is_a_divergence(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss before it is finite, so only the parameters show it."""
+    update = torch.optim.Adam.step
+
+    def step(self: torch.optim.Adam, *arguments: Any, **named: Any) -> None:
+        update(self, *arguments, **named)
+        [parameter] = self.param_groups[0]["params"]
+        if self.state[parameter]["step"] == plan.config.model_dump()["num_steps"]:
+            parameter.data[0] = torch.nan
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    with pytest.raises(Diverged, match="logits is not a number after stage 'fine'"):
+        fit(plan)
+
+
+def test_stages_do_not_share_optimizers(plan: Plan) -> None:
+    """Its state would be lost where a run is resumed at the beginning of the second stage."""
+    model = new_model(plan)
+    adam = torch.optim.Adam(model.parameters())
+    stages = [Gradient(name, 1, 1, {"main": adam}, lambda batch, step: None) for name in ("one", "two")]
+    model.stages = lambda data: stages  # type: ignore[method-assign, assignment]
+    with pytest.raises(ValueError, match="the stages 'one' and 'two' share an optimizer"):
+        Trainer().fit(model, data_for(plan, make_task(plan)))

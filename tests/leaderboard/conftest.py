@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gmbench.consistency import identity_of
 from gmbench.estimate import Estimate, Kind
 from gmbench.leaderboard.collect import POINTS_SUFFIX, Entry, Row
 from gmbench.record import Costs, Environment, Record, pack_points, sha256_of, short_hash
@@ -66,7 +67,7 @@ PUBLISHED = """
 model = "Somebody's <b>model</b>"
 variant = "side=left"
 metric = "gap"
-value = 0.5
+value = 20.5461
 source = "Nobody | 1999"
 """
 MODEL = """
@@ -151,18 +152,15 @@ def record_of(
     where = {"commit": "c", "dirty": False, "python": "3.11", "platform": "p", "processor": "p", "driver": "",
              "device": "cpu", "threads": 1, "precision": "32-true", "packages": {}, "gmbench": "0"}  # fmt: skip
     where |= environment or {}
-    same = ("subject", "task", "task_version", "variant", "track", "model", "model_version", "config")
-    identity = {name: about[name] for name in same} | {"device": where["device"], "threads": where["threads"]}
     found = dict(metrics or {})
     if value is not None and about["status"] == "done":
         note = "" if stderr is not None else "none"
         found[headline] = Estimate(value=value, stderr=stderr, n=1000, kind=kind, note=note)
-    return Record(
+    blank = {"row_id": "0" * 12, "fit_id": "0" * 12, "record_id": "0" * 12}
+    record = Record(
         **{
+            **blank,
             "seed": seed,
-            "row_id": short_hash(identity),
-            "fit_id": short_hash({**identity, "seed": seed}),
-            "record_id": short_hash({**identity, "seed": seed, "metrics": about["metric_versions"]}),
             "headline": headline if value is not None else "",
             "metrics": found,
             "environment": Environment(**where),
@@ -171,6 +169,14 @@ def record_of(
             **about,
         }
     )
+    identity = identity_of(record)
+    fit_id = short_hash({**identity, "seed": seed})
+    ids = {
+        "row_id": short_hash(identity),
+        "fit_id": fit_id,
+        "record_id": short_hash({"fit": fit_id, "metrics": record.metric_versions}),
+    }
+    return record.model_copy(update={name: value for name, value in ids.items() if name not in changes})
 
 
 class PointsEntry(Entry):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,22 @@ def test_a_task_that_is_not_there_is_a_problem_and_no_crash(tidy: Any) -> None:
 
 def test_nothing_to_check(tmp_path: Path) -> None:
     assert check(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"seed": 7}, "fit_id is"),
+        ({"config": {"rate": 0.25}}, "row_id is"),
+        ({"metric_versions": {"gap": 2, "nll": 1, "distance": 1}}, "record_id is"),
+        ({"headline": "gap.better"}, "the headline 'gap.better' is not among the metrics"),
+        ({"metrics": {"gap.exact": {"value": -1.0, "stderr": 0.0}}}, "the headline is -1, and its values"),
+        ({"status": "failed"}, "failed, and yet it has metrics"),
+    ],
+)
+def test_a_record_that_was_changed_by_hand(tidy: Any, changes: dict[str, Any], expected: str) -> None:
+    entry = read_entries(tidy.root)[0]
+    entry.path.write_text(json.dumps(json.loads(entry.path.read_text()) | changes))
+    problems = check(tidy.root)
+    assert all(str(entry.path) in problem for problem in problems)
+    assert any(expected in problem for problem in problems)

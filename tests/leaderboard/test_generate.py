@@ -58,6 +58,7 @@ def test_a_page_says_what_a_reader_needs(realistic: Any) -> None:
     assert text.index("## Overview · small") < text.index("## side=left · small") < text.index("## side=right · small")
     assert "seed 7: loss of stage 'fit' is not a finite number at step 12" in text
     assert "Quoted (not measured here)" in text and "Nobody \\| 1999" in text
+    assert "20.5461" in text  # with all the digits of the source
     assert "gfn.traj20: upper bound, conservative" in text
     assert "nll.floor = 20." in text and text.count("nll.floor") == 2  # once a table
     assert "no distance of beta, alpha, alpha+slow, delta, oracle: needs sample" in text
@@ -85,8 +86,6 @@ def test_reference_rows_and_the_smoke_track_are_never_ranked(boards: Any) -> Non
         ({"config": {"rate": 0.7}}, "alpha (config", 1),  # the card has changed since
         ({"model": "alpha+gone"}, "alpha+gone (config", 1),
         ({"model": "unheard_of"}, "unheard_of (plugin not found here)", 1),
-        ({"subject": "external"}, "alpha (external)", 1),
-        ({"subject": "samples", "model": "mine"}, "mine (samples)", 1),
         ({"model_version": 2}, "alpha (version 2)", None),
         ({"task_version": 7}, "alpha (task version 7)", None),
         ({"metric_versions": {"gap": 3}}, "alpha (version 3 of the headline metric)", None),
@@ -194,3 +193,11 @@ def test_records_are_read_only_once_a_page(realistic: Any, monkeypatch: pytest.M
     monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), original(path))[1])
     regenerate(realistic.root)
     assert len(read) == len(set(read))
+
+
+def test_what_was_fitted_elsewhere_is_shown_and_not_ranked(boards: Any) -> None:
+    """Its records are of one fit, measured with several seeds."""
+    boards.row("alpha", NEAR_ONE, subject="external")
+    boards.row("mine", NEAR_ONE, subject="samples")
+    assert names_and_ranks(boards) == {"alpha (external)": None, "mine (samples)": None}
+    assert text_of(boards).count("not ranked: one fit") == 2

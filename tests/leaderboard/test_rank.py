@@ -105,6 +105,7 @@ def test_what_is_not_ranked(row_of: Make) -> None:
     rows = [
         row_of("good", [1.0, 1.1, 1.2]),
         row_of("alone", [0.5]),
+        row_of("elsewhere", [0.6, 0.6, 0.6], subject="external"),
         row_of("flattered", [0.1, 0.2, 0.3], kind="lower_bound"),
         row_of("bounded", [1.0, 1.1, 1.2], kind="upper_bound"),
         row_of("silent", [None, None], unavailable={"gap": "no normaliser"}),  # type: ignore[list-item]
@@ -119,10 +120,11 @@ def test_what_is_not_ranked(row_of: Make) -> None:
         ("infinite", 3, ""),
         ("flattered", None, "optimistic estimate"),
         ("alone", None, "one seed"),
+        ("elsewhere", None, "one fit"),
         ("silent", None, "no headline: no normaliser"),
     ]
     # What flatters depends on the direction.
-    assert ranks(rank([rows[2], rows[3]], "higher")) == {"flattered": 1, "bounded": None}
+    assert ranks(rank([rows[3], rows[4]], "higher")) == {"flattered": 1, "bounded": None}
 
 
 def test_seeds_with_different_estimators_are_not_one_row(row_of: Make) -> None:

@@ -27,7 +27,7 @@ def command(
     track: Annotated[str, typer.Option(help="The budget: smoke, small, medium or paper.")] = "",
     seed: Annotated[str, typer.Option(help="One seed, or several: 0..4 or 0,2,5.")] = "0",
     device: Annotated[str, typer.Option(help="A torch device such as cpu or cuda:0.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="32-true, 64-true, bf16-mixed or 16-mixed.")] = "32-true",
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the run.")] = 1,
     settings: Annotated[
         list[str], typer.Option("--set", metavar="NAME=VALUE", help="A hyper-parameter; may be repeated.")
