@@ -7,11 +7,13 @@ import math
 import re
 from typing import Any
 
+from gmbench.estimate import Estimate
 from gmbench.identity import external_identity, run_identity
-from gmbench.plugin import NAME_PATTERN
+from gmbench.plugin import NAME_PATTERN, MetricCard, TaskCard
 from gmbench.record import Record, short_hash
 
 _ROUNDING = 1e-5  # of float32 values, relative to their mean size
+_ROUNDING_OF_A_NULL = 1e-4  # of float32 log probabilities of some tens of nats, averaged
 
 
 def identity_of(record: Record) -> dict[str, Any]:
@@ -74,3 +76,25 @@ def points_contradiction(record: Record, points: array.array[float]) -> str:
     if stated == mean or abs(stated - mean) <= _ROUNDING * size:
         return ""
     return f"the headline is {stated:.6g}, and its values at the test points have the mean {mean:.6g}"
+
+
+def beats_the_truth(estimate: Estimate, metric: MetricCard) -> bool:
+    """Whether the number is better than the truth's by more than four standard errors: no distribution can be.
+
+    An excess over the truth is a Kullback-Leibler divergence, at least 0. What falls below is a "log probability" that
+    is not normalised, or an error of the estimator. An optimistic bound may be better than the truth.
+    """
+    direction = metric.direction
+    if metric.null is None or direction == "none" or estimate.optimistic(direction):
+        return False
+    if estimate.stderr is None and estimate.kind != "exact":
+        return False  # how uncertain it is nobody knows
+    gain = metric.null - estimate.value if direction == "lower" else estimate.value - metric.null
+    return gain > 4 * (estimate.stderr or 0.0) + _ROUNDING_OF_A_NULL
+
+
+def headline_beats_the_truth(record: Record, card: TaskCard) -> bool:
+    """Whether the record's headline, as measured by the card's versions, is better than that of the truth."""
+    metric = card.metrics[card.headline]
+    same = (record.task_version, record.metric_versions.get(card.headline)) == (card.version, metric.version)
+    return same and record.headline in record.metrics and beats_the_truth(record.metrics[record.headline], metric)

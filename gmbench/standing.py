@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from gmbench.errors import UserError
 from gmbench.estimate import Direction, Kind
-from gmbench.leaderboard.naming import Naming, name_of
+from gmbench.leaderboard.collect import Entry, Row, read_entry, tables_of
 from gmbench.plugin import TaskCard
-from gmbench.record import Record, read_record
+from gmbench.record import Record
 from gmbench.registry import discover
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """One model's headline, averaged over its seeds.
+    """One model's headline, averaged over its seeds as in the leaderboards.
 
     Arguments:
-        stderr: The standard error of the mean over seeds; of the only seed's estimate where there is one.
+        half_width: Half the 95 % interval of the mean; None where there is one seed, or one fit.
         kind: The kind of estimate that the headline is.
     """
 
     model: str
     role: str
     value: float
-    stderr: float | None
+    half_width: float | None
     num_seeds: int
     kind: Kind
 
@@ -49,37 +46,42 @@ def leaderboards_root() -> Path | None:
     return inside if inside.is_dir() else None
 
 
-def neighbours(task: str, variant: str, track: str) -> list[Neighbour]:
+def neighbours(task: str, variant: str, track: str, *, apart_from: Sequence[Record] = ()) -> list[Neighbour]:
     """Models and reference rows of the shipped records, with their card's config, on one variant and track.
 
     Only records of the present versions of the task, its headline metric and the models, as in the leaderboards.
+
+    Arguments:
+        apart_from: Records that stand beside the result, so that none of these runs is counted a second time.
     """
     registry = discover()
-    if task not in registry.tasks:  # it was given by its path, and no shipped record is of it
+    root = leaderboards_root()
+    if task not in registry.tasks or root is None:  # a task given by its path has no shipped records
         return []
     card = registry.tasks[task].card
     assert isinstance(card, TaskCard)
-    root = leaderboards_root()
-    rows: dict[tuple[str, Naming], list[Record]] = defaultdict(list)
-    for path in sorted((root / "records" / task).glob("*/*.json")) if root else []:
+    shown = {record.fit_id for record in apart_from}
+    entries = []
+    for path in sorted((root / "records" / task).glob("*/*.json")):
         try:
-            record = read_record(path)
+            entry = read_entry(path)
         except UserError:
             continue  # `leaderboard --check` names it; a run's own result is shown all the same
-        wanted = (record.variant, record.track, record.status) == (variant, track, "done")
-        naming = name_of(record, card, registry)
-        if wanted and naming.current and record.card_config and record.headline in record.metrics:
-            rows[record.row_id, naming].append(record)
-    return [replace(summarize(records), model=naming.name) for (_, naming), records in rows.items()]
+        record = entry.record
+        same = (record.task, record.variant, record.track) == (task, variant, track)
+        if same and record.card_config and record.fit_id not in shown:
+            entries.append(entry)
+    rows = [row for table in tables_of(card, entries, registry) for row in table.rows if row.current]
+    return [_neighbour(row) for row in rows if row.value is not None]
 
 
 def summarize(records: Sequence[Record]) -> Neighbour:
     """The headline of one model's records on one variant and track, averaged over seeds."""
-    estimates = [record.metrics[record.headline] for record in records]
-    values = [estimate.value for estimate in estimates]
-    stderr = estimates[0].stderr
-    if len(values) > 1:
-        stderr = statistics.stdev(values) / len(values) ** 0.5 if all(map(math.isfinite, values)) else None
-    return Neighbour(
-        records[0].model, records[0].role, sum(values) / len(values), stderr, len(values), estimates[0].kind
-    )
+    return _neighbour(Row(records[0].model, [Entry(record, Path()) for record in records]))
+
+
+def _neighbour(row: Row) -> Neighbour:
+    measured = [entry.record for entry in row.done if entry.value is not None]
+    assert row.value is not None
+    kind = measured[0].metrics[measured[0].headline].kind
+    return Neighbour(row.name, row.record.role, row.value, row.half_width, len(row.by_seed), kind)

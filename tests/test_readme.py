@@ -2,51 +2,52 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+import gmbench
+from gmbench.api import run
+from gmbench.cli import main
 from gmbench.cli.app import command_line
 from gmbench.conformance import check
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-IMPORTS = """
-import torch
-from pydantic import Field
-
-from gmbench.model import Config as BaseConfig
-from gmbench.model import Model
-from gmbench.training import Call
-"""
-CARD = """
-kind = "model"
-name = "independent_bits_of_the_readme"
-version = 1
-summary = "Independent bits"
-entry = "model:IndependentBits"
-family = "other"
-licence = "Apache-2.0"
-accepts = ["binary"]
-only_tasks = ["ising"]
-capabilities = ["sample"]
-config = { smoothing = 1.0 }
-"""
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_model_of_the_readme_conforms(tmp_path: Path) -> None:
+def test_the_model_of_the_readme_drops_into_the_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "model", "my_model"]) == 0
+    path = tmp_path / "my_model" / "model.py"
+    before, line, _ = path.read_text().partition("class MyModel(Model):")
     (code,) = blocks("python")
-    folder = tmp_path / "independent_bits_of_the_readme"
-    folder.mkdir()
-    (folder / "plugin.toml").write_text(CARD)
-    (folder / "model.py").write_text(IMPORTS + "\n\n" + code)
-    failed = [result for result in check(str(folder)) if result.status == "failed"]
-    assert not failed
+    assert line and code.startswith(line)
+    path.write_text(before + code)
+    assert [result for result in check("./my_model") if result.status == "failed"] == []
+    record = run("synthetic2d", "./my_model", variant="density=moons,n=online", track="smoke")
+    assert record.status == "done" and record.headline == "excess_nats.exact"
+
+
+class _WithoutHints(ast.NodeTransformer):
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        for argument in (*node.args.args, *node.args.kwonlyargs):
+            argument.annotation = None
+        node.returns = None
+        return node
+
+
+def test_the_model_of_the_readme_is_the_templates() -> None:
+    (code,) = blocks("python")
+    template = Path(gmbench.__file__).parent / "templates" / "model" / "model.py.txt"
+    ours = ast.parse(template.read_text().replace("CLASS", "MyModel")).body[-1]
+    assert ast.dump(_WithoutHints().visit(ours)) == ast.dump(ast.parse(code).body[0])
 
 
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if "gmbench " in line]

@@ -44,6 +44,7 @@ def print_result(console: Console, record: Record, card: TaskCard, folder: Path)
             style="bold" if mark else "",
         )  # fmt: skip
     console.print(table)
+    console.print("± one standard error", style="dim")
     for note, number in notes.items():
         console.print(f"({number}) {note}", style="dim")
     for name, reason in record.unavailable.items():
@@ -66,7 +67,7 @@ def print_neighbours(console: Console, records: Sequence[Record], card: TaskCard
     if not first.headline:
         return
     own = summarize(records)
-    others = neighbours(first.task, first.variant, first.track)
+    others = neighbours(first.task, first.variant, first.track, apart_from=records)
     direction = card.metrics[card.headline].direction
     console.print(f"\n{card.headline} on {first.task} {first.variant}, track {first.track}", style="bold")
     if not others:
@@ -82,24 +83,26 @@ def print_neighbours(console: Console, records: Sequence[Record], card: TaskCard
         style = "bold" if mine else ("dim" if row.role == "reference" else "")
         table.add_row(
             ">" if mine else "", Text(row.model + (" (this run)" if mine else "")),
-            with_error(row.value, row.stderr), str(row.num_seeds), what, style=style,
+            with_error(row.value, row.half_width), str(row.num_seeds), what, style=style,
         )  # fmt: skip
     console.print(table)
+    console.print("± half of the 95 % interval of the mean over seeds, as in the leaderboards", style="dim")
 
 
 def format_estimate(estimate: Estimate) -> str:
-    """`4.83 ± 0.02`, with as many digits as the standard error supports."""
-    return with_error(estimate.value, estimate.stderr)
+    """`4.83 ± 0.02`, with as many digits as the standard error supports; six where the value is exact."""
+    exact = estimate.kind == "exact" and estimate.stderr is None
+    return with_error(estimate.value, 0.0 if exact else estimate.stderr)
 
 
-def with_error(value: float, stderr: float | None) -> str:
-    """A value and its standard error to two digits of the error; `4.832` where there is no error."""
-    if stderr is None or not math.isfinite(value) or not math.isfinite(stderr) or stderr == 0:
-        return f"{value:.4g}"
-    digits = max(0, 1 - math.floor(math.log10(stderr)))
+def with_error(value: float, error: float | None) -> str:
+    """A value and its error to two digits of the error; `4.83217` where the error is 0, `4.832` where it is unknown."""
+    if error is None or not math.isfinite(value) or not math.isfinite(error) or error == 0:
+        return f"{value:.6g}" if error == 0 else f"{value:.4g}"
+    digits = max(0, 1 - math.floor(math.log10(error)))
     if digits > 8:
-        return f"{value:.4g} ± {stderr:.1g}"
-    return f"{value:.{digits}f} ± {stderr:.{digits}f}"
+        return f"{value:.4g} ± {error:.1g}"
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def _title(record: Record) -> str:

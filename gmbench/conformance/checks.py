@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,17 +46,27 @@ def check(plugin: str | Plugin, *, registry: Registry | None = None) -> list[Che
     if found.card.kind == "model":
         from gmbench.conformance import models
 
-        return run_checks(models.CHECKS, models.ModelUnderTest(found, registry))
+        return run_checks(models.CHECKS, models.ModelUnderTest(found, registry), models.PREREQUISITES)
     from gmbench.conformance import tasks
 
-    return run_checks(tasks.CHECKS, tasks.TaskUnderTest(found))
+    return run_checks(tasks.CHECKS, tasks.TaskUnderTest(found), tasks.PREREQUISITES)
 
 
-def run_checks(checks: Sequence[Callable[[Any], None]], subject: Any) -> list[CheckResult]:
-    """One result a check. An error in the plugin is a failure of the check that met it."""
-    results = []
+def run_checks(
+    checks: Sequence[Callable[[Any], None]], subject: Any, prerequisites: Collection[Callable[[Any], None]] = ()
+) -> list[CheckResult]:
+    """One result a check. An error in the plugin is a failure of the check that met it.
+
+    Arguments:
+        prerequisites: The checks without which none of those after them can pass: where one fails, they are skipped.
+    """
+    results: list[CheckResult] = []
+    cause = ""
     for one in checks:
         name = one.__name__
+        if cause:
+            results.append(CheckResult(name, "skipped", cause))
+            continue
         try:
             one(subject)
             results.append(CheckResult(name, "passed"))
@@ -67,6 +77,8 @@ def run_checks(checks: Sequence[Callable[[Any], None]], subject: Any) -> list[Ch
         except Exception as error:
             message = " ".join(str(error).split())
             results.append(CheckResult(name, "failed", f"{type(error).__name__}: {message}{_where(error)}"))
+        if one in prerequisites and results[-1].status == "failed":
+            cause = f"'{name.replace('_', ' ')}' failed"
     return results
 
 

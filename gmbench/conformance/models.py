@@ -53,7 +53,9 @@ class ModelUnderTest:
             assert isinstance(task.card, TaskCard)
             for variant in task.card.variants:
                 if "smoke" in variant.tracks:
-                    request = Request(str(task.folder), str(self.plugin.folder), variant.name, "smoke")
+                    # Resolved, since a path with no separator in it would be taken for a name.
+                    task_path, model_path = str(task.folder.resolve()), str(self.plugin.folder.resolve())
+                    request = Request(task_path, model_path, variant.name, "smoke")
                     space = task.load()(task.card, variant.factors, "smoke").space
                     size = space.dim if isinstance(space, BinaryVector) else 0
                     if not chosen or size < chosen[0][0]:
@@ -294,13 +296,13 @@ def _is_batch_of_numbers(values: Tensor, num: int, what: str) -> None:
 
 
 CHECKS: Sequence[Callable[[ModelUnderTest], None]] = (
-    entry_is_a_model,
     accepts_known_spaces,
+    entry_is_a_model,
     config_has_no_defaults,
     config_is_documented,
     card_config_is_complete,
-    capabilities_are_declared,
     fits,
+    capabilities_are_declared,
     samples_are_points,
     same_stream_gives_same_samples,
     leaves_points_alone,
@@ -314,3 +316,4 @@ CHECKS: Sequence[Callable[[ModelUnderTest], None]] = (
     probabilities_sum_to_one_at_most,
     samples_agree_with_log_prob,
 )
+PREREQUISITES = frozenset((entry_is_a_model, card_config_is_complete, fits))

@@ -183,8 +183,8 @@ def _near(estimate: Estimate, null: float) -> bool:
 
 
 CHECKS: Sequence[Callable[[TaskUnderTest], None]] = (
-    entry_is_a_task,
     space_is_known,
+    entry_is_a_task,
     every_metric_has_its_method,
     metrics_require_known_capabilities,
     default_variant_has_default_track,
@@ -199,3 +199,4 @@ CHECKS: Sequence[Callable[[TaskUnderTest], None]] = (
     truth_gets_the_null,
     measuring_repeats,
 )
+PREREQUISITES = frozenset((entry_is_a_task, every_variant_constructs))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from gmbench.consistency import bad_name, contradictions, points_contradiction
+from gmbench.consistency import bad_name, contradictions, headline_beats_the_truth, points_contradiction
 from gmbench.errors import UserError
 from gmbench.leaderboard.collect import POINTS_SUFFIX, Entry, read_entry, record_paths
 from gmbench.leaderboard.generate import pages
+from gmbench.leaderboard.missing import missing_plugins
+from gmbench.leaderboard.rank import BEATS_THE_TRUTH
 from gmbench.plugin import ModelCard, TaskCard
 from gmbench.record import read_points, sha256_of
 from gmbench.registry import Plugin, Registry, discover
@@ -26,9 +28,11 @@ def check(root: Path) -> list[str]:
             problems.append(str(error))
     for entry in entries:
         problems += _record_problems(entry)
+    problems += _better_than_the_truth(entries, registry)
     problems += _stray_points(root)
     problems += _stale_sources(entries, registry)
-    if not problems:  # a table can only be judged by records that are in order
+    problems += missing_plugins(entries, registry).values()
+    if not problems:  # a table can only be judged by records that are in order, and with the cards of their plugins
         problems += _stale_pages(root, entries, registry)
     return problems
 
@@ -51,6 +55,16 @@ def _record_problems(entry: Entry) -> Iterator[str]:
                 problem = str(error)
             if problem:
                 yield f"{path}: {problem}"
+
+
+def _better_than_the_truth(entries: list[Entry], registry: Registry) -> Iterator[str]:
+    for entry in entries:
+        record, task = entry.record, registry.tasks.get(entry.record.task)
+        if record.subject == "run" and task is not None:
+            assert isinstance(task.card, TaskCard)
+            if headline_beats_the_truth(record, task.card):
+                value = record.metrics[record.headline].value
+                yield f"{entry.path}: {record.headline} is {value:.6g}, {BEATS_THE_TRUTH}"
 
 
 def _stray_points(root: Path) -> Iterator[str]:

@@ -12,11 +12,12 @@ from gmbench.leaderboard.markdown import escape, number, table
 from gmbench.leaderboard.render import record_link
 from gmbench.leaderboard.statistics import mean, variance
 from gmbench.plugin import TaskCard
+from gmbench.record import Record
 
 _MANY = 3  # A metric with at least so many keys has a table of its own.
 _BOUNDS = {"lower_bound": "≥ ", "upper_bound": "≤ "}
 LEGEND = (
-    "Means over seeds ± one standard error of the mean (the spread over seeds, and the noise that seeds share). "
+    "Here, unlike above, ± is one standard error of the mean over seeds (their spread, and the noise that they share). "
     "≤ and ≥ mark upper and lower bounds."
 )
 
@@ -40,7 +41,7 @@ def details(rows: Sequence[Row], card: TaskCard) -> str:
     A metric whose keys name different distributions in different models (`nll.exact`, `nll.gfn.traj20`) gets a line
     a model and distribution; the others get a column a key. What is the same in all rows is said once.
     """
-    found = [(row, _estimates(row)) for row in rows]
+    found = [(row, _estimates(row, card)) for row in rows]
     same = _same_everywhere(found)
     by_distribution = _bases_by_distribution(found, same)
     headlines = {_key(e.record.headline) for row in rows for e in row.done}
@@ -59,7 +60,7 @@ def details(rows: Sequence[Row], card: TaskCard) -> str:
     if small:
         parts.append(_wide_table(found, small, [escape(key) for key in small]))
     if same:
-        values = (f"{escape(key)} = {number(one.value, one.stderr)}" for key, one in sorted(same.items()))
+        values = (f"{escape(key)} = {number(one.value, _standard_error([one]))}" for key, one in sorted(same.items()))
         parts.append(f"The same in every row that has it: {', '.join(values)}.")
     if lacking := list(_lacking(rows, card)):
         parts.append("\n".join(lacking))
@@ -72,12 +73,22 @@ def _key(text: str) -> Key:
     return Key(base, detail)
 
 
-def _estimates(row: Row) -> Found:
+def _estimates(row: Row, card: TaskCard) -> Found:
+    """The numbers of a row that the card's versions of the metrics measured."""
     found: Found = {}
     for entry in row.done:
+        old = _old_metrics(entry.record, card)
         for text, estimate in entry.record.metrics.items():
-            found.setdefault(_key(text), []).append(estimate)
+            key = _key(text)
+            # Which metric made a key that is named after none is not recorded.
+            if key.base not in old and (key.base in card.metrics or not old):
+                found.setdefault(key, []).append(estimate)
     return found
+
+
+def _old_metrics(record: Record, card: TaskCard) -> set[str]:
+    """The card's metrics of which the record has none, or another version."""
+    return {name for name, metric in card.metrics.items() if record.metric_versions.get(name) != metric.version}
 
 
 def _same_everywhere(found: Sequence[tuple[Row, Found]]) -> dict[Key, Estimate]:
@@ -129,7 +140,8 @@ def _cell(estimates: Sequence[Estimate] | None) -> str:
 
 def _standard_error(estimates: Sequence[Estimate]) -> float | None:
     values = [estimate.value for estimate in estimates]
-    if not all(map(math.isfinite, values)):
+    unknown = any(estimate.stderr is None and estimate.kind != "exact" for estimate in estimates)
+    if not all(map(math.isfinite, values)) or (unknown and len(values) == 1):
         return None
     shared = mean([estimate.stderr or 0.0 for estimate in estimates])
     between = variance(values) / len(values) if len(values) > 1 else 0.0
@@ -144,6 +156,9 @@ def _lacking(rows: Sequence[Row], card: TaskCard) -> Iterable[str]:
                 by_reason.setdefault(reason, []).append(row.name)
         for reason, names in sorted(by_reason.items()):
             yield f"- no {escape(metric)} of {', '.join(map(escape, names))}: {escape(reason)}"
+        old = [escape(row.name) for row in rows if any(metric in _old_metrics(e.record, card) for e in row.done)]
+        if old:
+            yield f"- {escape(metric)} of {', '.join(old)}: what another version of the metric measured is left out"
 
 
 def _records(rows: Sequence[Row]) -> Iterable[str]:

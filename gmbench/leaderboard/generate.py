@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gmbench import standing
 from gmbench.errors import UserError
-from gmbench.leaderboard.collect import Entry, Table, read_entries, tables_of
+from gmbench.leaderboard.collect import Entry, Table, read_entries, record_paths, tables_of
 from gmbench.leaderboard.details import details
 from gmbench.leaderboard.markdown import escape, table
+from gmbench.leaderboard.missing import missing_plugins
 from gmbench.leaderboard.rank import Ranked, rank
 from gmbench.leaderboard.render import failures, overview, quoted_table, ranked_table
 from gmbench.plugin import TaskCard
@@ -21,29 +21,42 @@ INTRODUCTION = (
     "noise of the test points that all seeds share). Rows that a test, paired over seeds and test points, does not "
     "separate from the best of their group at 95 % (Holm, over all pairs of the group) share its rank; so intervals "
     "may overlap where ranks differ. Reference rows may know the truth and are not ranked; quoted rows were not "
-    "measured here."
+    "measured here. What bounds a table from both sides, the truth itself and models that learn next to nothing, are "
+    "rows of its second table, 'Reference rows'; floors and nulls of the other numbers stand below those."
 )
-ORDER = "Rank in bold, headline beside it; models ranked on more variants come first, then those of better mean rank."
+PLUS_MINUS = "± is half of the 95 % interval of the mean over seeds; without it there is one seed, or one fit."
+ORDER = (
+    "Rank in bold, the headline beside it with half of its 95 % interval; models ranked on more variants come first, "
+    "then those of better mean rank."
+)
 UNRANKED_TRACK = "smoke"
 
 
-def leaderboards_root() -> Path:
-    """The folder with the leaderboards: of the checkout, else inside the installed package."""
-    root = standing.leaderboards_root()
-    if root is None:
-        raise UserError("no leaderboards are installed here; run this in a checkout of gmbench, or give the folder")
-    return root
-
-
 def regenerate(root: Path) -> list[Path]:
-    """Writes the leaderboard of every task that has records under `root`; returns the files that changed."""
+    """Writes the leaderboard of every task that has records under `root`; returns the files that changed.
+
+    Raises:
+        UserError: A record cannot be read, or a plugin is not found: without its card a row would lose its family, and
+            whether its config is the card's own.
+    """
+    entries, registry = read_entries(root), discover()
+    if missing := missing_plugins(entries, registry):
+        raise UserError(f"no table was written: {'; '.join(missing.values())}")
     changed = []
-    for path, text in pages(root, read_entries(root), discover()).items():
+    for path, text in pages(root, entries, registry).items():
         content = text.encode()
         if not path.exists() or path.read_bytes() != content:
             write_atomically(path, content)
             changed.append(path)
     return changed
+
+
+def summary(root: Path) -> str:
+    """One line on what is there, where all of it is up to date."""
+    paths = record_paths(root)
+    tasks = {path.parent.parent.name for path in paths}
+    counts = [f"{num} {what}{'' if num == 1 else 's'}" for num, what in ((len(tasks), "table"), (len(paths), "record"))]
+    return f"{', '.join(counts)}: up to date" if paths else "no records yet"
 
 
 def pages(root: Path, entries: list[Entry], registry: Registry) -> dict[Path, str]:
@@ -70,18 +83,18 @@ def page(plugin: Plugin, entries: list[Entry], registry: Registry) -> str:
         if track != UNRANKED_TRACK and len(columns) > 1:
             parts += [f"## Overview · {track}", ORDER, overview(columns, registry)]
     for one in tables:
-        mine = [row for row in quoted if row.variant == one.variant]
+        mine = [row for row in quoted if row.variant == one.variant and one.track != UNRANKED_TRACK]
         parts += _section(one, ranked[one.variant, one.track], card, mine, registry)
     return "\n\n".join(parts) + "\n"
 
 
 def ranked_rows(rows: Table, card: TaskCard) -> list[Ranked]:
     """The rows that compete: current models with a finished run, ranked unless the track is for tests."""
-    direction = card.metrics[card.headline].direction
+    metric = card.metrics[card.headline]
     models = [row for row in rows.rows if row.done and row.current and row.record.role == "model"]
-    if direction == "none":
+    if metric.direction == "none":
         return [Ranked(row, None, "the headline has no direction") for row in models]
-    ranked = rank(models, direction, card.headline)
+    ranked = rank(models, metric, card.headline)
     if rows.track == UNRANKED_TRACK:
         return [Ranked(one.row, None, "a track for tests") for one in ranked]
     return ranked
@@ -104,6 +117,8 @@ def _section(
         parts.append(ranked_table(ranked, card, registry))
     if references:
         parts += ["Reference rows (not ranked)", ranked_table(references, card, registry)]
+    if ranked or references:
+        parts.append(PLUS_MINUS)
     if quoted:
         parts += ["Quoted (not measured here)", quoted_table(quoted)]
     if lines := failures(rows):

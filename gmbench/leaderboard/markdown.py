@@ -24,15 +24,20 @@ def link(text: str, target: str) -> str:
 
 
 def number(value: float, uncertainty: float | None = None) -> str:
-    """A number to the second digit of its uncertainty, or to four significant digits where none is known.
+    """A number to the second digit of its uncertainty; to six significant digits where it is exact, four if unknown.
+
+    Arguments:
+        uncertainty: 0 means that the value is exact, None that nothing is known.
 
     Example:
-        >>> number(4.26113, 0.0123), number(0.0000123456, 0.00000012), number(0.000123456)
-        ('4.261 ± 0.012', '(1.235 ± 0.012)e-05', '0.0001235')
+        >>> number(4.26113, 0.0123), number(0.0000123456, 0.00000012), number(0.000123456), number(20.03712, 0)
+        ('4.261 ± 0.012', '(1.235 ± 0.012)e-05', '0.0001235', '20.0371')
     """
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    if uncertainty is None or uncertainty == 0 or not math.isfinite(uncertainty):
+    if uncertainty == 0:
+        return f"{value:.6g}"
+    if uncertainty is None or not math.isfinite(uncertainty):
         return f"{value:.4g}"
     size = math.floor(math.log10(max(abs(value), uncertainty)))
     exponent = size if size < -3 or size > 5 else 0

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add, mul, sub
 
-from gmbench.estimate import Direction
+from gmbench.consistency import beats_the_truth
 from gmbench.leaderboard.collect import Row
 from gmbench.leaderboard.statistics import holm_with_the_best, mean, two_sided_t, variance
+from gmbench.plugin import MetricCard
 
 LEVEL = 0.05
+BEATS_THE_TRUTH = "better than the truth: not a probability distribution, or an error"
 
 
 @dataclass(frozen=True)
@@ -24,21 +26,22 @@ class Ranked:
     reason: str = ""
 
 
-def rank(rows: list[Row], direction: Direction, headline: str = "") -> list[Ranked]:
+def rank(rows: list[Row], metric: MetricCard, headline: str = "") -> list[Ranked]:
     """Ranks rows in groups: the best and all that are not separated from it, then the best of the rest, and so on.
 
     Each row is compared with the best of its round: paired over the seeds they share, and over the test points where
     the task keeps the headline at each; with Holm's correction over the comparisons of a round, counting that the best
-    was chosen after the fact. Rows with one seed or one fit, with an optimistic headline or with none come after the
-    ranked ones.
+    was chosen after the fact. Rows with one seed or one fit, with an optimistic headline, one that is better than the
+    truth's, or none come after the ranked ones.
 
     Arguments:
+        metric: The headline metric's card; its direction is `lower` or `higher`.
         headline: The metric's name on the task's card, to say why a row lacks it.
     """
-    sign = 1.0 if direction == "lower" else -1.0
+    sign = 1.0 if metric.direction == "lower" else -1.0
     candidates, others = [], []
     for row in rows:
-        reason = _unrankable(row, direction, headline)
+        reason = _unrankable(row, metric, headline)
         if reason:
             others.append(Ranked(row, None, reason))
         else:
@@ -116,13 +119,16 @@ def _average(arrays: list[array.array[float]]) -> list[float]:
     return [value / len(arrays) for value in total]
 
 
-def _unrankable(row: Row, direction: Direction, headline: str) -> str:
+def _unrankable(row: Row, metric: MetricCard, headline: str) -> str:
     if row.value is None:
         why = row.record.unavailable.get(headline)
         return f"no headline: {why}" if why else "no headline"
     estimates = [e.record.metrics[e.record.headline] for e in row.done if e.value is not None]
-    if any(estimate.optimistic(direction) for estimate in estimates):
+    assert metric.direction != "none"
+    if any(estimate.optimistic(metric.direction) for estimate in estimates):
         return "optimistic estimate"
+    if any(beats_the_truth(estimate, metric) for estimate in estimates):
+        return BEATS_THE_TRUTH
     if len({e.record.headline for e in row.done if e.value is not None}) > 1:
         return "its seeds have different estimators"
     if row.record.subject != "run":  # its seeds are those of the metrics: one fit, however often it is measured

@@ -119,3 +119,37 @@ def test_a_model_of_an_unknown_space_is_checked_as_far_as_it_can_be(coins: Path,
     card.write_text(card.read_text().replace("tuning =", 'only_tasks = ["elsewhere"]\ntuning ='))
     results = {result.name: result.status for result in check(str(folder), registry=discover())}
     assert results["entry_is_a_model"] == "passed" and results["fits"] == "skipped"
+
+
+def test_a_plugin_beside_the_working_folder_is_found_by_its_path(
+    coins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy(coins, "coin_model", tmp_path)
+    card = folder / "plugin.toml"
+    card.write_text(card.read_text().replace('name = "coin_model"', 'name = "fresh"'))
+    monkeypatch.chdir(folder.rename(tmp_path / "fresh").parent)
+    assert [result.message for result in check("./fresh") if result.status == "failed"] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "before", "after", "fault"),
+    [
+        ("model", "model.py", "import torch", "import torches", "entry_is_a_model"),
+        ("model", "plugin.toml", "batch_size = 32\n", "", "card_config_is_complete"),
+        ("model", "model.py", "super().__init__(config, space)", "self.logits = 1 / 0", "fits"),
+        ("task", "task.py", "import torch", "import torches", "entry_is_a_task"),
+        ("task", "task.py", '"strong": (0.05', '"string": (0.05', "every_variant_constructs"),
+    ],
+)  # fmt: skip
+def test_a_cause_is_told_once(
+    coins: Path, tmp_path: Path, kind: str, file: str, before: str, after: str, fault: str
+) -> None:
+    folder = copy(coins, f"coin_{kind}", tmp_path)
+    path = folder / file
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after, 1))
+    results = check(str(folder))
+    place = [result.name for result in results].index(fault)
+    assert [result.name for result in results if result.status == "failed"] == [fault]
+    told = f"'{fault.replace('_', ' ')}' failed"
+    assert {(result.status, result.message) for result in results[place + 1 :]} == {("skipped", told)}

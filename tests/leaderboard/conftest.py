@@ -39,6 +39,7 @@ summary = "what ranks"
 direction = "lower"
 unit = "nats"
 headline = true
+null = 0.0
 
 [metrics.nll]
 summary = "likelihoods"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gmbench.errors import UserError
 from gmbench.leaderboard.check import check
 from gmbench.leaderboard.collect import read_entries
 from gmbench.leaderboard.generate import regenerate
@@ -125,7 +126,39 @@ def test_a_new_version_of_a_metric_excuses_the_task(tidy: Any) -> None:
 
 def test_a_task_that_is_not_there_is_a_problem_and_no_crash(tidy: Any) -> None:
     tidy.add("alpha", 0, 1.0, task="unheard_of")
-    assert "no task is named 'unheard_of'" in only(check(tidy.root))
+    assert only(check(tidy.root)).startswith("the plugin unheard_of of 1 record is not found here")
+
+
+def test_a_plugin_that_is_not_found_is_named_and_the_page_is_left_alone(tidy: Any) -> None:
+    page = tidy.root / "toy_task.md"
+    before = page.read_bytes()
+    (tidy.plugins / "alpha").rename(tidy.plugins.parent / "alpha")
+    told = "the plugin alpha of 3 records is not found here: set GMBENCH_PATH to the folder that contains the model's"
+    assert only(check(tidy.root)).startswith(told)
+    with pytest.raises(UserError, match="no table was written: the plugin alpha of 3 records"):
+        regenerate(tidy.root)
+    assert page.read_bytes() == before
+    (tidy.plugins.parent / "alpha").rename(tidy.plugins / "alpha")
+    manifest = tidy.plugins / "alpha" / "plugin.toml"
+    manifest.write_text(manifest.read_text().replace("capabilities", "abilities"))
+    assert "has a broken manifest" in only(check(tidy.root))  # and not that it is not there
+
+
+def test_what_was_fitted_elsewhere_needs_no_plugin(tidy: Any) -> None:
+    tidy.add("mine", 0, 1.0, subject="external")
+    regenerate(tidy.root)
+    assert check(tidy.root) == []
+
+
+def test_a_number_better_than_that_of_the_truth(tidy: Any) -> None:
+    entry = tidy.add("gamma", 0, -19.7, stderr=0.1)
+    tidy.add("gamma", 1, -0.3, stderr=0.1)  # chance
+    tidy.add("gamma", 2, -5.0, stderr=0.1, kind="lower_bound")  # optimistic, and said to be
+    tidy.add("gamma", 3, -5.0, stderr=0.1, metric_versions={"gap": 2, "nll": 1, "distance": 1})
+    tidy.add("mine", 0, -5.0, subject="external")
+    regenerate(tidy.root)
+    told = "gap.exact is -19.7, better than the truth: not a probability distribution, or an error"
+    assert only(check(tidy.root)) == f"{entry.path}: {told}"
 
 
 def test_nothing_to_check(tmp_path: Path) -> None:

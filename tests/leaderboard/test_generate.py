@@ -201,3 +201,46 @@ def test_what_was_fitted_elsewhere_is_shown_and_not_ranked(boards: Any) -> None:
     boards.row("mine", NEAR_ONE, subject="samples")
     assert names_and_ranks(boards) == {"alpha (external)": None, "mine (samples)": None}
     assert text_of(boards).count("not ranked: one fit") == 2
+
+
+def test_better_than_the_truth_is_shown_without_a_rank(boards: Any) -> None:
+    boards.row("alpha", NEAR_ONE, stderr=0.1)
+    boards.row("beta", [-19.7, -19.8, -19.6], stderr=0.1)
+    assert names_and_ranks(boards) == {"alpha": 1, "beta": None}
+    assert "not ranked: better than the truth: not a probability distribution" in lines_of(boards, "beta")[0]
+
+
+def test_quoted_rows_stand_under_the_tracks_whose_protocol_is_comparable(boards: Any) -> None:
+    boards.row("alpha", NEAR_ONE, track="smoke")
+    assert "Nobody" not in text_of(boards)
+    boards.row("alpha", NEAR_ONE)
+    text = text_of(boards)
+    assert text.count("Nobody") == 1 and text.index("side=left · small") < text.index("Nobody")
+
+
+def test_every_kind_of_table_says_what_its_interval_is(realistic: Any) -> None:
+    text = text_of(realistic)
+    sections = text.count("## side=")
+    assert text.count("± is half of the 95 % interval") == text.count("± is one standard error") == sections == 2
+    assert text.count("with half of its 95 % interval") == text.count("## Overview") == 1
+
+
+def test_exact_numbers_have_more_digits(boards: Any) -> None:
+    floor = {"nll.floor": Estimate(value=20.0371234, kind="exact"),
+             "nll.guess": Estimate(value=20.0371234, kind="consistent", note="no error")}  # fmt: skip
+    boards.add("alpha", 0, 1.0, metrics=floor)
+    text = text_of(boards)
+    assert "20.0371 " in text and "20.04 " in text
+
+
+def test_numbers_of_another_version_of_a_metric_are_left_out(boards: Any) -> None:
+    for seed, version in enumerate((1, 1, 7)):
+        one = Estimate(value=100.0 if version == 7 else 2.0 + seed, stderr=0.0)
+        versions = {"gap": 1, "nll": 1, "distance": version}
+        metrics = {"distance.x": one, "nll.x": Estimate(value=5.0 + seed, stderr=0.0), "other": one}
+        boards.add("alpha", seed, 1.0 + seed, metrics=metrics, metric_versions=versions)
+    text = text_of(boards)
+    [distance, nll, other] = next(line for line in text.splitlines() if line.count("±") == 3).split("|")[2:5]
+    assert "2.50 ± 0.50" in distance and "2.50 ± 0.50" in other  # which metric made `other` nobody knows
+    assert "6.00 ± 0.58" in nll
+    assert "- distance of alpha: what another version of the metric measured is left out" in text

@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmbench.leaderboard.collect import Row
-from gmbench.leaderboard.rank import Ranked, rank
+from gmbench.leaderboard.rank import BEATS_THE_TRUTH, Ranked, rank
+from gmbench.plugin import MetricCard
 
 Make = Callable[..., Row]
+LOWER = MetricCard(summary="", direction="lower")
+HIGHER = MetricCard(summary="", direction="higher")
 
 
 def ranks(found: list[Ranked]) -> dict[str, int | None]:
@@ -26,7 +29,7 @@ def test_rows_equal_in_expectation_share_a_rank(row_of: Make, num_rows: int, num
     for _ in range(num_repeats):
         luck = [rng.gauss(0, 3) for _ in range(num_seeds)]
         rows = [row_of(f"m{i}", [x + rng.gauss(0, 1) for x in luck], stderr=None) for i in range(num_rows)]
-        separated += len(set(ranks(rank(rows, "lower")).values())) > 1
+        separated += len(set(ranks(rank(rows, LOWER)).values())) > 1
     # The level is 0.05; three standard errors of 400 repetitions are 0.033.
     assert separated / num_repeats < 0.05 + 0.033
 
@@ -40,7 +43,7 @@ def test_points_that_all_seeds_share_are_uncertain_too(row_of: Make) -> None:
             noise = [rng.gauss(0, 1) for _ in range(200)]
             points = [[x + rng.gauss(0, 0.01) for x in noise] for _ in range(5)]
             rows.append(row_of(name, [math.fsum(p) / 200 for p in points], points))
-        separated += len(set(ranks(rank(rows, "lower")).values())) > 1
+        separated += len(set(ranks(rank(rows, LOWER)).values())) > 1
     assert separated / num_repeats < 0.1
 
 
@@ -49,12 +52,12 @@ def test_a_difference_that_only_pairing_shows(row_of: Make) -> None:
     jitter = [0.001, -0.002, 0.0, 0.001, 0.002]
     better = row_of("better", luck)
     worse = row_of("worse", [x + 0.1 + e for x, e in zip(luck, jitter, strict=True)])
-    assert ranks(rank([worse, better], "lower")) == {"better": 1, "worse": 2}
+    assert ranks(rank([worse, better], LOWER)) == {"better": 1, "worse": 2}
     # The same numbers on other seeds cannot be paired.
     for entry in worse.done:
         object.__setattr__(entry, "record", entry.record.model_copy(update={"seed": entry.record.seed + 10}))
     del worse.by_seed
-    assert ranks(rank([worse, better], "lower")) == {"better": 1, "worse": 1}
+    assert ranks(rank([worse, better], LOWER)) == {"better": 1, "worse": 1}
 
 
 @pytest.mark.parametrize(("shared", "expected"), [(True, 2), (False, 1)])
@@ -68,37 +71,37 @@ def test_pairing_over_points(row_of: Make, shared: bool, expected: int) -> None:
         row_of("better", jitter, [[x + e for x in centred] for e in jitter], stderr=0.05),
         row_of("worse", [0.1 - e for e in jitter], [[x + 0.1 - e for x in others] for e in jitter], stderr=0.05),
     ]
-    assert ranks(rank(rows, "lower")) == {"better": 1, "worse": expected}
+    assert ranks(rank(rows, LOWER)) == {"better": 1, "worse": expected}
 
 
 def test_without_points_the_standard_errors_count(row_of: Make) -> None:
     values = [0.0, 0.001, -0.001, 0.002, -0.002]
     others = [0.1 - value for value in values]
-    assert ranks(rank([row_of("a", values), row_of("b", others)], "lower")) == {"a": 1, "b": 2}
+    assert ranks(rank([row_of("a", values), row_of("b", others)], LOWER)) == {"a": 1, "b": 2}
     noisy = [row_of("a", values, stderr=0.05), row_of("b", others, stderr=0.05)]
-    assert ranks(rank(noisy, "lower")) == {"a": 1, "b": 1}
+    assert ranks(rank(noisy, LOWER)) == {"a": 1, "b": 1}
     # Points of different length are of different test sets.
     points = [row_of("a", values, [[0.0] * 9] * 5, stderr=0.05), row_of("b", others, [[0.1] * 8] * 5, stderr=0.05)]
-    assert ranks(rank(points, "lower")) == {"a": 1, "b": 1}
+    assert ranks(rank(points, LOWER)) == {"a": 1, "b": 1}
 
 
 def test_groups_and_direction(row_of: Make) -> None:
     jitter = [0.0, 0.01, -0.01, 0.02, -0.02]
     levels = {"a": (0.0, 1), "b": (0.001, -1), "c": (1.0, 1), "d": (1.001, -1), "e": (3.0, 1)}
     rows = [row_of(name, [level + sign * x for x in jitter]) for name, (level, sign) in levels.items()]
-    assert ranks(rank(rows, "lower")) == {"a": 1, "b": 1, "c": 3, "d": 3, "e": 5}
-    assert ranks(rank(rows, "higher")) == {"e": 1, "c": 2, "d": 2, "a": 4, "b": 4}
+    assert ranks(rank(rows, LOWER)) == {"a": 1, "b": 1, "c": 3, "d": 3, "e": 5}
+    assert ranks(rank(rows, HIGHER)) == {"e": 1, "c": 2, "d": 2, "a": 4, "b": 4}
 
 
 def test_equal_numbers_share_and_constant_differences_separate(row_of: Make) -> None:
     rows = [row_of("a", [1.0, 2.0]), row_of("b", [1.0, 2.0]), row_of("c", [2.0, 3.0])]
-    assert ranks(rank(rows, "lower")) == {"a": 1, "b": 1, "c": 3}
+    assert ranks(rank(rows, LOWER)) == {"a": 1, "b": 1, "c": 3}
 
 
 def test_a_row_that_is_not_worse_on_the_shared_seeds_is_not_separated(row_of: Make) -> None:
     short = row_of("short", [1.0, 1.01, 1.02])
     long = row_of("long", [0.9, 0.91, 0.92, 5.0, 5.01])
-    assert ranks(rank([short, long], "lower")) == {"short": 1, "long": 1}
+    assert ranks(rank([short, long], LOWER)) == {"short": 1, "long": 1}
 
 
 def test_what_is_not_ranked(row_of: Make) -> None:
@@ -112,7 +115,7 @@ def test_what_is_not_ranked(row_of: Make) -> None:
         row_of("infinite", [math.inf, 2.0, 1.0]),
         row_of("endless", [math.inf, math.inf, math.inf]),
     ]
-    found = rank(rows, "lower", "gap")
+    found = rank(rows, LOWER, "gap")
     assert [(one.row.name, one.rank, one.reason) for one in found] == [
         ("bounded", 1, ""),
         ("good", 1, ""),
@@ -124,14 +127,14 @@ def test_what_is_not_ranked(row_of: Make) -> None:
         ("silent", None, "no headline: no normaliser"),
     ]
     # What flatters depends on the direction.
-    assert ranks(rank([rows[3], rows[4]], "higher")) == {"flattered": 1, "bounded": None}
+    assert ranks(rank([rows[3], rows[4]], HIGHER)) == {"flattered": 1, "bounded": None}
 
 
 def test_seeds_with_different_estimators_are_not_one_row(row_of: Make) -> None:
     row = row_of("mixed", [1.0, 1.1])
     other = row_of("mixed", [1.0, 1.1, 1.2], headline="gap.ais")
     mixed = type(row)("mixed", row.entries + other.entries[2:])
-    assert rank([mixed], "lower")[0].reason == "its seeds have different estimators"
+    assert rank([mixed], LOWER)[0].reason == "its seeds have different estimators"
 
 
 @settings(max_examples=60, deadline=None)
@@ -140,10 +143,40 @@ def test_order_of_rows_is_irrelevant_and_ranks_are_places(
     row_of: Make, values: list[list[float]], rng: random.Random
 ) -> None:
     rows = [row_of(f"m{i}", list(each)) for i, each in enumerate(values)]
-    found = rank(list(rows), "lower")
+    found = rank(list(rows), LOWER)
     rng.shuffle(rows)
-    assert ranks(rank(rows, "lower")) == ranks(found)
+    assert ranks(rank(rows, LOWER)) == ranks(found)
     assert all(one.rank is not None and one.rank <= place for place, one in enumerate(found, start=1))
     assert [one.rank for one in found] == sorted(one.rank or 0 for one in found)
     if found:
         assert found[0].rank == 1
+
+
+EXCESS = MetricCard(summary="", direction="lower", null=0.0)
+
+
+@pytest.mark.parametrize("kind", ["exact", "unbiased", "consistent", "upper_bound"])
+def test_better_than_the_truth_is_shown_and_not_ranked(row_of: Make, kind: str) -> None:
+    rows = [
+        row_of("honest", [0.3, 0.31, 0.32], kind=kind, stderr=0.02),
+        row_of("unnormalised", [-19.7, -19.8, -19.6], kind=kind, stderr=0.02),
+        row_of("once", [0.3, 0.31, -0.5], kind=kind, stderr=0.02),
+        row_of("lucky", [-0.07, -0.06, -0.05], kind=kind, stderr=0.02),  # within four standard errors
+        row_of("rounded", [-5e-5, 0.0, 1e-5], kind=kind, stderr=0.0),
+    ]
+    found = {one.row.name: (one.rank is None, one.reason) for one in rank(rows, EXCESS)}
+    impossible, ranked = (True, BEATS_THE_TRUTH), (False, "")
+    assert found == {
+        "honest": ranked, "unnormalised": impossible, "once": impossible, "lucky": ranked, "rounded": ranked,
+    }  # fmt: skip
+
+
+def test_what_may_be_better_than_the_truth(row_of: Make) -> None:
+    below = [-1.0, -1.1, -1.2]
+    assert [one.reason for one in rank([row_of("a", below, kind="lower_bound")], EXCESS)] == ["optimistic estimate"]
+    assert ranks(rank([row_of("a", below)], LOWER)) == {"a": 1}  # the card states no null
+    assert ranks(rank([row_of("a", below, stderr=None)], EXCESS)) == {"a": 1}  # of unknown error
+    score = MetricCard(summary="", direction="higher", null=math.inf)
+    assert ranks(rank([row_of("a", [5.0, math.inf])], score)) == {"a": 1}
+    capped = MetricCard(summary="", direction="higher", null=-2.0)
+    assert rank([row_of("a", below)], capped)[0].reason == BEATS_THE_TRUTH

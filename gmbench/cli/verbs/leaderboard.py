@@ -28,8 +28,13 @@ def command(
     from gmbench.standing import leaderboards_root
 
     root = at or leaderboards_root()
-    if root is None or not root.is_dir():
-        raise UserError(f"no folder {root or 'leaderboards'}: --at names the folder 'leaderboards' of a checkout")
+    if root is None:  # a checkout that holds no results
+        print("no records yet")
+        return
+    if not root.is_dir():
+        raise UserError(f"no folder {root}: --at names the folder 'leaderboards' of a checkout")
+    from gmbench.leaderboard.generate import regenerate, summary
+
     if only_check:
         from gmbench.leaderboard.check import check
 
@@ -38,8 +43,7 @@ def command(
             print(problem, file=sys.stderr)
         if problems:
             raise typer.Exit(1)
-        return
-    from gmbench.leaderboard.generate import regenerate
-
-    for path in regenerate(root):
-        print(path)
+    else:
+        for path in regenerate(root):
+            print(path)
+    print(summary(root))
