@@ -35,7 +35,7 @@ def number(value: float, uncertainty: float | None = None) -> str:
     """
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    if uncertainty == 0:
+    if uncertainty is not None and uncertainty <= 1e-9 * abs(value):  # none, or that of rounding errors
         return f"{value:.6g}"
     if uncertainty is None or not math.isfinite(uncertainty):
         return f"{value:.4g}"
