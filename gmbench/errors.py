@@ -27,7 +27,7 @@ class MissingCapability(GmbenchError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A phrase that names what `name` may have meant, then everything that exists.
+    """A phrase that names what `name` may have meant, and everything that exists unless that is long and not needed.
 
     Example:
         >>> nearest("isnig", ["ising", "ptb"])
@@ -36,4 +36,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     listing = f"known: {', '.join(known)}" if known else "none are known"
-    return f"did you mean {close[0]!r}? {listing}" if close else listing
+    if close:
+        return f"did you mean {close[0]!r}? {listing}" if len(known) <= 8 else f"did you mean {close[0]!r}?"
+    return listing

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from gmbench.spaces import Space
 from gmbench.task import Draws
 
 SAMPLES = "samples"
+_NPY = b"\x93NUMPY"
 MAX_SAMPLES = 10_000_000
 
 
@@ -48,9 +49,11 @@ def adapt(model: Any, space: Space, likelihood: Likelihood | None = None) -> Sim
         evaluate = _with_rng(model.log_prob)
         offered.likelihood = getattr(model, "likelihood", None) or likelihood or Likelihood()
         offered.log_prob = lambda x, *, rng: _tensor(evaluate(x, rng=rng))
-    for name in set(CAPABILITIES) - {"sample", "log_prob"}:
+    for name in ("energy", "couplings"):
         if hasattr(model, name):
-            setattr(offered, name, getattr(model, name))
+            setattr(offered, name, _as_tensor(getattr(model, name)))
+    if hasattr(model, "sampler"):
+        offered.sampler = model.sampler
     if not vars(offered):
         raise UserError(f"a {type(model).__name__} has none of the methods {', '.join(sorted(CAPABILITIES))}")
     return offered
@@ -82,46 +85,55 @@ class GivenSamples:
 
 
 def read_samples(path: Path, space: Space) -> Tensor:
-    """The array `samples`, or the only one, of a .npz file, as points of `space`.
+    """The array of a .npy file, or the array `samples`, or the only one, of a .npz file, as points of `space`.
 
     Raises:
         UserError: The file is not one, or what is in it is not a set of points of the space.
     """
     try:
-        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as arrays:
-            names = arrays.files
-            name = SAMPLES if SAMPLES in names else names[0] if len(names) == 1 else ""
-            if not name:
-                raise UserError(f"{path} has the arrays {', '.join(names) or '(none)'}; which are samples? name it so")
-            shape = _shape_in(archive, f"{name}.npy")
-            if len(shape) == 0 or shape[0] > MAX_SAMPLES:
-                raise UserError(f"{path}: shape {shape}; at most {MAX_SAMPLES} samples, one a row, are read")
-            array = arrays[name]
+        with path.open("rb") as file:
+            is_npy = file.read(len(_NPY)) == _NPY
+            file.seek(0)
+            array = _read_array(path, file) if is_npy else _read_archive(path)
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not a readable .npz file, as np.savez writes it: {reason}") from None
+        raise UserError(f"{path} is not a readable .npy or .npz file, as np.savez writes it: {reason}") from None
     if array.dtype.kind not in "biuf":
-        raise UserError(f"{path}: the array {name!r} has dtype {array.dtype}; numbers are expected")
+        raise UserError(f"{path}: the samples have dtype {array.dtype}; numbers are expected")
     samples = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
     _valid(space, samples, f"{path}: samples")
     return samples
 
 
-def _shape_in(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
-    """The shape that an array's header states, read before its values are."""
-    with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape: tuple[int, ...] = read(file)[0]
-        return shape
+def _read_archive(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        names = [member.removesuffix(".npy") for member in archive.namelist()]
+        name = SAMPLES if SAMPLES in names else names[0] if len(names) == 1 else ""
+        if not name:
+            raise UserError(f"{path} has the arrays {', '.join(names) or '(none)'}; which are samples? name it so")
+        with archive.open(f"{name}.npy") as member:
+            return _read_array(path, member)
+
+
+def _read_array(path: Path, file: IO[bytes]) -> Any:
+    """An array in the format of .npy, whose header states its shape before its values are read."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape = read(file)[0]
+    if len(shape) == 0 or shape[0] > MAX_SAMPLES:
+        raise UserError(f"{path}: shape {shape}; at most {MAX_SAMPLES} samples, one a row, are read")
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def digest(subject: Any) -> str:
-    """SHA-256 of a tensor, or of the state of an nn.Module; empty where an object's state is not known."""
+    """SHA-256 of a tensor, or of the weights of an nn.Module; empty where there are none that say what it is."""
     if isinstance(subject, nn.Module):
         tensors = list(subject.state_dict().items())
+        if not tensors or not all(isinstance(tensor, Tensor) for _, tensor in tensors):
+            return ""
     elif isinstance(subject, Tensor):
         tensors = [("", subject)]
     else:
@@ -150,6 +162,10 @@ def _with_rng(method: Callable[..., Any]) -> Callable[..., Any]:
     return without_rng
 
 
+def _as_tensor(method: Callable[..., Any]) -> Callable[..., Tensor]:
+    return lambda *arguments: _tensor(method(*arguments))
+
+
 def _tensor(values: Any) -> Tensor:
     return values.detach() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
 
@@ -158,4 +174,17 @@ def _valid(space: Space, x: Tensor, what: str) -> None:
     try:
         space.validate(x, what)
     except ValueError as error:
-        raise UserError(str(error)) from None
+        hint = _hint(space, x)
+        raise UserError(f"{error}; {hint}" if hint else str(error)) from None
+
+
+def _hint(space: Space, x: Tensor) -> str:
+    """How points that are written in another usual way become points of the space."""
+    dim = getattr(space, "dim", 0)
+    if x.isnan().any():
+        return f"{int(x.isnan().sum())} of them are NaN"
+    if x.ndim > 2 and x[0].numel() == dim:
+        return f"reshape to ({len(x)}, {dim})"
+    if x.numel() and ((x == -1) | (x == 1)).all():
+        return "spins s become bits as (s + 1) / 2"
+    return ""

@@ -5,16 +5,38 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from gmbench.errors import MissingCapability
-from gmbench.model import Model
+from gmbench.errors import MissingCapability, UserError
+from gmbench.model import CAPABILITIES, Model
 from gmbench.progress import Progress, Silent
 from gmbench.randomness import stream
 from gmbench.task import Context, Draws, Measurement, Task
 from gmbench.training import Interrupted
+
+
+class _Offered(SimpleNamespace):
+    """The capabilities of a model, of which `log_prob` and `energy` must give one number a point."""
+
+    def __init__(self, model: Any) -> None:
+        offered = {name: getattr(model, name) for name in (*CAPABILITIES, "likelihood") if hasattr(model, name)}
+        for name in {"log_prob", "energy"} & set(offered):
+            offered[name] = _one_number_a_point(name, offered[name])
+        super().__init__(**offered)
+
+
+def _one_number_a_point(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(x: torch.Tensor, **named: Any) -> Any:
+        values = method(x, **named)
+        shape = tuple(getattr(values, "shape", ()))
+        if shape != (len(x),):
+            raise UserError(f"{name} gave shape {shape} for {len(x)} points where ({len(x)},) is expected")
+        return values
+
+    return checked
 
 
 @dataclass
@@ -49,12 +71,13 @@ def measure(
     wall, process = time.perf_counter(), time.process_time()
     device = model.device if isinstance(model, Model) else torch.device("cpu")
     draws = draws or Draws(model, stream("measure/draws", seed, device=device))
+    measured = _Offered(model)
     progress.stage("measure", len(task.card.metrics), 0)
     for done, (name, card) in enumerate(task.card.metrics.items(), start=1):
         context = Context(stream(f"measure/{name}", seed, device=device), draws)
         try:
             with torch.no_grad():
-                one = task.measure(name, model, context)
+                one = task.measure(name, measured, context)
         except MissingCapability as reason:
             found.unavailable[name] = str(reason)
             continue

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from gmbench.errors import UserError, nearest
 from gmbench.identity import run_identity
 from gmbench.model import Config, Model
-from gmbench.plugin import TRACKS, ModelCard, TaskCard, Variant, explain
+from gmbench.plugin import ModelCard, TaskCard, Variant, explain
 from gmbench.record import canonical, short_hash
 from gmbench.registry import Plugin, Registry, discover
 
@@ -132,15 +132,15 @@ def make_plan(request: Request, registry: Registry | None = None) -> Plan:
     task, model = registry.task(request.task), registry.model(request.model)
     task_card, model_card = task.card, model.card
     assert isinstance(task_card, TaskCard) and isinstance(model_card, ModelCard)
-    preset = _preset(request.model, model_card, task_card)
+    preset = model_card.preset_of(request.model, task_card)
     variant = task_card.variant(request.variant or task_card.default_variant)
-    track = choose_track(request.track, task_card, variant)
+    track = task_card.choose_track(request.track, variant)
     if not model_card.applies_to(task_card):
-        limit = f", and only the tasks {', '.join(model_card.only_tasks)}" if model_card.only_tasks else ""
-        raise UserError(
-            f"model {model_card.name} does not apply to task {task_card.name}: it accepts "
-            f"{', '.join(model_card.accepts)} spaces{limit}; the task's space is {task_card.space}"
-        )
+        if task_card.space in model_card.accepts:
+            why = f"it is only for {', '.join(model_card.only_tasks)}"
+        else:
+            why = f"it accepts {', '.join(model_card.accepts)} spaces, and the task's space is {task_card.space}"
+        raise UserError(f"model {model_card.name} does not apply to task {task_card.name}: {why}")
     if request.seed < 0:
         raise UserError(f"seed {request.seed}: seeds are 0, 1, 2 …")
     check_device(request.device, request.precision)
@@ -195,18 +195,6 @@ def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
-def _preset(model: str, card: ModelCard, task: TaskCard) -> str:
-    _, plus, preset = model.rpartition("/")[2].partition("+")
-    if not plus:
-        return ""
-    if preset not in card.presets:
-        raise UserError(f"model {card.name} has no preset {preset!r}: {nearest(preset, card.presets)}")
-    tasks = card.presets[preset].tasks
-    if tasks and task.name not in tasks:
-        raise UserError(f"preset {card.name}+{preset} is for {', '.join(tasks)}, not for {task.name}")
-    return preset
-
-
 def check_device(device: str, precision: str) -> None:
     """UserError unless this machine has the device and the precision is one of Lightning Fabric's that we record."""
     kind, _, number = device.partition(":")
@@ -218,16 +206,6 @@ def check_device(device: str, precision: str) -> None:
             raise UserError(f"device {device} is not there: this machine has {count or 'no'} CUDA devices")
     if precision not in PRECISIONS:
         raise UserError(f"no precision is named {precision!r}: {nearest(precision, PRECISIONS)}")
-
-
-def choose_track(track: str, task: TaskCard, variant: Variant) -> str:
-    """The track that is asked for, or the task's default one, if the variant has it."""
-    track = track or (task.default_track if task.default_track in variant.tracks else variant.tracks[0])
-    if track not in TRACKS:
-        raise UserError(f"no track is named {track!r}: {nearest(track, TRACKS)}")
-    if track not in variant.tracks:
-        raise UserError(f"{task.name} {variant.name} has no track {track}: it has {', '.join(variant.tracks)}")
-    return track
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:

@@ -140,6 +140,18 @@ class ModelCard(Card):
         """Whether the model can be fitted to the task."""
         return task.space in self.accepts and (not self.only_tasks or task.name in self.only_tasks)
 
+    def preset_of(self, model: str, task: TaskCard | None = None) -> str:
+        """The preset in `name+preset`, or ""; UserError where the card lacks it, or where it is not for `task`."""
+        _, plus, preset = model.rpartition("/")[2].partition("+")
+        if not plus:
+            return ""
+        if preset not in self.presets:
+            raise UserError(f"model {self.name} has no preset {preset!r}: {nearest(preset, self.presets)}")
+        tasks = self.presets[preset].tasks
+        if task and tasks and task.name not in tasks:
+            raise UserError(f"preset {self.name}+{preset} is for {', '.join(tasks)}, not for {task.name}")
+        return preset
+
     def resolve(self, task: str, track: str, preset: str = "") -> Values:
         """The card's own config: general, then the task's, the preset's, the track's, and the task's on the track."""
         chosen: Any = track
@@ -196,7 +208,21 @@ class TaskCard(Card):
         containing = [v for v in self.variants if given.items() <= v.factors.items()]
         if found := exact + filled + (containing if len(containing) == 1 else []):
             return found[0]
-        raise UserError(f"task {self.name} has no variant {text!r}: {nearest(text, [v.name for v in self.variants])}")
+        if containing:
+            listed = "; ".join(v.name for v in containing)
+            raise UserError(f"variant {text!r} of task {self.name} names {len(containing)} variants: {listed}")
+        hint = nearest(text, names := [v.name for v in self.variants])
+        more = "" if "known" in hint else f" 'gmbench show {self.name}' names all {len(names)}"
+        raise UserError(f"task {self.name} has no variant {text!r}: {hint}{more}")
+
+    def choose_track(self, track: str, variant: Variant) -> str:
+        """The track that is asked for, or the task's default one, if the variant has it."""
+        track = track or (self.default_track if self.default_track in variant.tracks else variant.tracks[0])
+        if track not in TRACKS:
+            raise UserError(f"no track is named {track!r}: {nearest(track, TRACKS)}")
+        if track not in variant.tracks:
+            raise UserError(f"{self.name} {variant.name} has no track {track}: it has {', '.join(variant.tracks)}")
+        return track
 
 
 def parse_factors(text: str) -> dict[str, str]:

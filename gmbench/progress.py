@@ -46,13 +46,16 @@ class LogLines:
     def stage(self, name: str, total: int, done: int) -> None:
         self._name, self._total, self._begun_at = name, total, done
         self._begun = self._last = time.monotonic()
-        logger.info("%s: %s", name, f"{total} steps" if total > 1 else "…")
+        self._shown = -1
+        logger.info("%s", f"{name}: {total} steps" if total > 1 else name)
 
     def advance(self, done: int, values: Mapping[str, float]) -> None:
         now = time.monotonic()
-        if now - self._last < self._seconds and done < self._total:
+        early = now - self._last < self._seconds and done < self._total
+        # The last step of a stage may be reported twice; of a single step its beginning says enough.
+        if early or self._total <= 1 or done == self._shown:
             return
-        self._last = now
+        self._last, self._shown = now, done
         rate = (done - self._begun_at) / max(now - self._begun, 1e-9)
         left = (self._total - done) / max(rate, 1e-9)
         shown = " ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -54,4 +54,8 @@ def write_record(folder: Path, card: TaskCard, measured: Measured, fit_cost: Cos
         **about,
     )
     write_atomically(folder / RECORD, record.to_json().encode())
+    kept = {*artifacts, *([POINTS] if points else [])}
+    for path in (folder / POINTS, *folder.glob("*.png")):  # of an earlier record
+        if path.name not in kept:
+            path.unlink(missing_ok=True)
     return record

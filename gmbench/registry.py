@@ -81,7 +81,7 @@ class Registry:
         for folder, reason in self.broken.items():
             if folder.name == name:
                 raise UserError(f"{name!r} has a broken manifest: {reason}")
-        raise UserError(f"no task or model is named {name!r}: {nearest(name, {**self.tasks, **self.models})}")
+        raise UserError(f"no task or model is named {name!r}: {_hint(name, {**self.tasks, **self.models})}")
 
     def _in_folder(self, name: str) -> Plugin:
         folder = Path(name).expanduser()
@@ -115,11 +115,19 @@ class Registry:
         for folder, reason in self.broken.items():
             if folder.name == name:
                 raise UserError(f"the {kind} {name!r} has a broken manifest: {reason}")
-        raise UserError(f"no {kind} is named {name!r}: {nearest(name, table)}")
+        raise UserError(f"no {kind} is named {name!r}: {_hint(name, table)}")
 
 
 def _is_path(name: str) -> bool:
     return "/" in name or os.sep in name or name.startswith(".")
+
+
+def _hint(name: str, table: dict[str, Plugin]) -> str:
+    """What an unknown name may have meant; `gmbench list` is pointed to where there are too many names for a line."""
+    if Path(name, MANIFEST).is_file():
+        return f"did you mean ./{name}?"
+    found = nearest(name, table)
+    return found if "known" in found else f"{found} 'gmbench list' names all {len(table)}"
 
 
 def discover() -> Registry:
@@ -131,10 +139,35 @@ def discover() -> Registry:
             registry.add(folder, ".".join(("gmbench", kind, *folder.relative_to(root).parts)))
     for folder, package in _entry_points():
         registry.add(folder, package)
-    for entry in filter(None, os.environ.get("GMBENCH_PATH", "").split(os.pathsep)):
-        for manifest in sorted(Path(entry).expanduser().glob(f"*/{MANIFEST}")):
+    for entry in _search_path():
+        for manifest in sorted(entry.glob(f"*/{MANIFEST}")):
             registry.add(manifest.parent)
     return registry
+
+
+def _search_path() -> list[Path]:
+    return [Path(entry).expanduser() for entry in os.environ.get("GMBENCH_PATH", "").split(os.pathsep) if entry]
+
+
+def faults_of_search_path() -> list[str]:
+    """What is wrong with the folders that $GMBENCH_PATH names, each in one line."""
+    missing = [f"GMBENCH_PATH names {entry}, which is no folder" for entry in _search_path() if not entry.is_dir()]
+    return missing + [
+        f"GMBENCH_PATH names {entry}, which is a plugin; it should name the folder that contains it"
+        for entry in _search_path()
+        if (entry / MANIFEST).is_file()
+    ]
+
+
+def place_of(error: BaseException) -> str:
+    """Where an error arose, as `file:line`: in the innermost frame of a plugin if there is one, else the innermost."""
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        frames.append((Path(trace.tb_frame.f_code.co_filename), trace.tb_lineno))
+        trace = trace.tb_next
+    in_plugins = [(file, line) for file, line in frames if any((up / MANIFEST).is_file() for up in file.parents)]
+    return next((f"{file}:{line}" for file, line in reversed(in_plugins or frames)), "")
 
 
 def _bundled_roots() -> Iterator[tuple[str, Path]]:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from gmbench.recording import write_record
 from gmbench.registry import Registry, discover
 from gmbench.source import source_digest
 from gmbench.task import Task
-from gmbench.training import Diverged, Trainer
+from gmbench.training import Cost, Diverged, Trainer
 
 WEIGHTS = "model.safetensors"
 FITTED = "fitted.json"
@@ -85,7 +86,7 @@ def execute(plan: Plan, options: Options) -> Record:
             data = data_for(plan, task)
             model, fit_cost = _fit(plan, data, parents, options)
         except Diverged as error:
-            return _write(plan, Measured(), Costs(), made_by, status="failed", reason=str(error))
+            return _write(plan, Measured(), _costs(error.cost), made_by, status="failed", reason=str(error))
         measured = measure(
             task, model, plan.request.seed, progress=options.progress, should_stop=options.should_stop
         )
@@ -149,21 +150,27 @@ def _fit(plan: Plan, data: Data, parents: dict[str, Model], options: Options) ->
         progress=options.progress,
         should_stop=options.should_stop,
     )
-    spent = trainer.fit(model, data)
-    cost = Costs(
-        fit_wall_seconds=spent.wall_seconds,
-        fit_process_seconds=spent.process_seconds,
-        steps=spent.steps,
-        examples=spent.examples,
+    cost = _costs(
+        trainer.fit(model, data),
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        peak_memory_bytes=spent.peak_memory_bytes,
-        resumes=spent.resumes,
         parents_process_seconds=_parents_cost(plan, options) if parents else 0.0,
     )
     write_atomically(weights, save({name: t.contiguous() for name, t in model.state_dict().items()}))
     write_atomically(fitted, cost.model_dump_json().encode())
     trainer.clear()
     return model, cost
+
+
+def _costs(spent: Cost, **further: Any) -> Costs:
+    return Costs(
+        fit_wall_seconds=spent.wall_seconds,
+        fit_process_seconds=spent.process_seconds,
+        steps=spent.steps,
+        examples=spent.examples,
+        peak_memory_bytes=spent.peak_memory_bytes,
+        resumes=spent.resumes,
+        **further,
+    )
 
 
 def new_model(plan: Plan) -> Model:
@@ -260,6 +267,15 @@ def _claimed(folder: Path) -> Iterator[None]:
                     "and the same command resumes once there is room"
                 ) from error
             raise
+        finally:
+            _remove_if_nothing_was_made(folder)
+
+
+def _remove_if_nothing_was_made(folder: Path) -> None:
+    """So that a run that failed at its very beginning is not taken for one that was begun."""
+    with contextlib.suppress(OSError):
+        if {path.name for path in folder.iterdir()} <= {"lock", BEGUN}:
+            shutil.rmtree(folder)
 
 
 @contextlib.contextmanager

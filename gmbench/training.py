@@ -62,7 +62,14 @@ Stage: TypeAlias = Gradient | Call
 
 
 class Diverged(RunFailed):
-    """A loss or a gradient stopped being a number; trying again with the same seed would give the same."""
+    """A loss or a gradient stopped being a number; trying again with the same seed would give the same.
+
+    `cost` is what the fit had cost by then.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.cost = Cost()
 
 
 class Interrupted(KeyboardInterrupt):
@@ -179,14 +186,20 @@ class Trainer:
                 self.progress.message(f"resuming at stage {first + 1} of {len(stages)}, step {done}")
             self._model = model
             model.train()
-            for position, stage in enumerate(stages):
-                if position < first:
-                    continue
-                begin = done if position == first else 0
-                if isinstance(stage, Call):
-                    self._call(stage, position)
-                else:
-                    self._gradient(stage, position, begin, optimizer_state if position == first else None, data, fabric)
+            try:
+                for position, stage in enumerate(stages):
+                    if position < first:
+                        continue
+                    begin = done if position == first else 0
+                    if isinstance(stage, Call):
+                        self._call(stage, position)
+                    else:
+                        kept = optimizer_state if position == first else None
+                        self._gradient(stage, position, begin, kept, data, fabric)
+            except Diverged as error:
+                self._account()
+                error.cost = self._cost
+                raise
             model.eval()
             self._account()
         return self._cost

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from gmbench.cli.app import DEBUG, command_line
 
@@ -25,10 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _call(arguments: list[str]) -> int:
     from gmbench.errors import GmbenchError
+    from gmbench.registry import faults_of_search_path
 
     try:
-        command_line().main(args=arguments, prog_name="gmbench")
-    except SystemExit as stop:
+        for fault in faults_of_search_path():
+            print(f"warning: {fault}", file=sys.stderr)
+        code = command_line().main(args=arguments, prog_name="gmbench", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except SystemExit as stop:  # rich's, when the reader has gone
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BrokenPipeError:
         raise
@@ -38,6 +42,9 @@ def _call(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
+        # Typer's own errors of usage, known by their methods: some versions import them from click, others carry them.
+        if hasattr(error, "format_message") and hasattr(error, "show"):
+            return _usage(error)
         if DEBUG in arguments:
             raise
         print(f"error: {describe(error)} ({DEBUG} shows the traceback)", file=sys.stderr)
@@ -47,9 +54,18 @@ def _call(arguments: list[str]) -> int:
 
 def describe(error: BaseException) -> str:
     """An unexpected error in one line: its type, its message and where it arose."""
+    from gmbench.registry import place_of
+
     message = " ".join(str(error).split()) or "no message"
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f" at {Path(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else ""
-    return f"{type(error).__name__}: {message}{where}"
+    place = place_of(error)
+    return f"{type(error).__name__}: {message}" + (f" at {place}" if place else "")
+
+
+def _usage(error: Any) -> int:
+    """Shows a missing or wrong option in one line; the help where no arguments were given."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        command = getattr(getattr(error, "ctx", None), "command_path", "gmbench")
+        print(f"error: {' '.join(error.format_message().split())} ({command} --help)", file=sys.stderr)
+    return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,10 +13,11 @@ from typer.main import get_command
 DEBUG = "--debug"
 Debug = Annotated[bool, typer.Option(DEBUG, help="Show the traceback of an error.")]
 """An option of every verb; `main` reads it from the arguments, since it shows the errors."""
+Out = Annotated[str, typer.Option(help="Where run folders are made.")]
 VERBS = {
     "run": "Fit a model to a task, measure it and record the result.",
     "list": "List tasks, models or metrics.",
-    "show": "Show the card of a task or a model.",
+    "show": "Show the card of a task, a model or a metric.",
     "data": "Where the data of tasks is: list, status, fetch, verify, path.",
     "check": "Check a plugin for conformance. This executes the plugin.",
     "new": "Write a minimal model or task that passes the checks.",
@@ -65,6 +67,15 @@ def new_app(**settings: Any) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         **settings,
     )
+
+
+def out_folder(text: str) -> Path:
+    """The folder that `--out` names; an empty one is a variable of the shell that was not set."""
+    from gmbench.errors import UserError
+
+    if not text:
+        raise UserError("--out is empty; the current folder is '.'")
+    return Path(text)
 
 
 def _show_version(wanted: bool) -> None:

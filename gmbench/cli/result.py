@@ -32,9 +32,7 @@ def print_result(console: Console, record: Record, card: TaskCard, folder: Path)
         console.print(f"failed: {record.reason}", style="red")
         console.print(f"record: {folder / RECORD}")
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("", "metric", "value", "kind", "n", ""):
-        table.add_column(column, justify="right" if column in ("value", "n") else "left", no_wrap=True)
+    table = result_table("", "metric", "value", "kind", "n", "")
     notes: dict[str, int] = {}  # several metrics often share a note, which would crowd the table
     for key, estimate in record.metrics.items():
         mark = "*" if key == record.headline else ""
@@ -49,16 +47,30 @@ def print_result(console: Console, record: Record, card: TaskCard, folder: Path)
         console.print(f"({number}) {note}", style="dim")
     for name, reason in record.unavailable.items():
         console.print(f"not measured: {name}: {reason}", style="dim")
-    headline = card.metrics[card.headline]
-    better = {"lower": "lower is better", "higher": "higher is better", "none": ""}[headline.direction]
-    unit = f", in {headline.unit}" if headline.unit else ""
-    console.print(f"* the headline{unit}; {better}" if record.headline else "no headline, so no rank", style="dim")
+    console.print(legend(record, card), style="dim")
     console.print(f"cost: {_cost(record)}")
     if record.cost.over_ceiling:
         console.print(f"note: slower than the track {record.track} is meant to be", style="yellow")
     console.print(f"record: {folder / RECORD}")
     if record.artifacts:
         console.print(f"pictures: {', '.join(str(folder / name) for name in record.artifacts)}")
+
+
+def result_table(*columns: str) -> Table:
+    """A table of metrics that fits 80 columns: where it is too wide, only keys are wrapped."""
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="dim")
+    for column in columns:
+        right = column in ("value", "mean", "n", "seeds")
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "metric", overflow="fold")
+    return table
+
+
+def legend(record: Record, card: TaskCard) -> str:
+    """What the marks of a table mean."""
+    headline = card.metrics[card.headline]
+    better = f"; {headline.direction} is better" if headline.direction != "none" else ""
+    unit = f", in {headline.unit}" if headline.unit else ""
+    return f"* the headline{unit}{better}" if record.headline else "no headline, so no rank"
 
 
 def print_neighbours(console: Console, records: Sequence[Record], card: TaskCard) -> None:

@@ -36,7 +36,7 @@ def validate_run(folder: Path, registry: Registry) -> Record:
 
 def problems(record: Record, registry: Registry) -> list[str]:
     """What is wrong with a record taken by itself and against the plugins that discovery found."""
-    if problem := bad_name(record):
+    if problem := bad_name(record) or _missing_plugin(record, registry):
         return [problem]
     return contradictions(record) + _against_task(record, registry) + _against_model(record, registry)
 
@@ -66,7 +66,7 @@ def _against_task(record: Record, registry: Registry) -> list[str]:
 
 def _against_model(record: Record, registry: Registry) -> list[str]:
     if record.subject != "run":
-        return [] if record.subject_sha256 else ["it has no digest of the model, which only an nn.Module has"]
+        return [] if record.subject_sha256 else ["it has no digest of what was measured: evaluate it again"]
     name, _, preset = record.model.partition("+")
     plugin = registry.model(name)
     card = plugin.card
@@ -79,6 +79,14 @@ def _against_model(record: Record, registry: Registry) -> list[str]:
     if preset and preset not in card.presets:
         found.append(f"{card.name} has no preset {preset!r}")
     return found + _source_problems(record, "model", plugin)
+
+
+def _missing_plugin(record: Record, registry: Registry) -> str:
+    model = record.model.partition("+")[0]
+    for kind, name, found in (("task", record.task, registry.tasks), ("model", model, registry.models)):
+        if name not in found and (kind == "task" or record.subject == "run"):
+            return f"the {kind} {name} is not found: set GMBENCH_PATH to the folder that contains its plugin folder"
+    return ""
 
 
 def _source_problems(record: Record, kind: str, plugin: Plugin) -> list[str]:

@@ -32,6 +32,7 @@ def refused(done: Any, *expected: str, code: int = 2) -> None:
         ((*RUN, "--variant", "bias=mid"), "did you mean 'bias=mild'"),
         ((*RUN, "--variant", "bis=mild"), "did you mean 'bias'"),
         ((*RUN, "--variant", "mild"), "factor=value"),
+        (("run", "--task", "ising", "--model", "histogram"), "to task ising: it is only for synthetic2d"),
         ((*RUN, "--track", "smal"), "did you mean 'small'"),
         ((*RUN, "--variant", "bias=strong", "--track", "small"), "has no track small: it has smoke"),
         ((*RUN, "--set", "num_step=3"), "did you mean 'num_steps'"),
@@ -59,7 +60,10 @@ def test_precisions_that_are_not_there(gmbench: Call) -> None:
 
 def test_unknown_option(gmbench: Call) -> None:
     done = gmbench(*RUN, "--sed", "1")
-    assert done.code == 2 and "--sed" in done.err
+    refused(done, "No such option: --sed", "gmbench run --help")
+    refused(gmbench("run", "--task", "coin_task"), "Missing option '--model'")
+    refused(gmbench(*RUN, "--threads", "0"), "--threads")
+    assert gmbench("data").code == 2 and gmbench("--help").code == 0
 
 
 def write_model(folder: Path, coins: Path, **replaced: str) -> Path:
@@ -197,6 +201,21 @@ def test_error_in_a_plugin_is_one_line_with_its_place(gmbench: Call, coins: Path
     refused(done, "ZeroDivisionError", "faulty/model.py:", "--debug", code=1)
     with pytest.raises(ZeroDivisionError):
         gmbench("run", "--task", "coin_task", "--model", folder, "--debug")
+
+
+def test_error_in_a_library_names_the_line_of_the_plugin(gmbench: Call, coins: Path, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "careless", coins, name='"careless"')
+    text = (folder / "model.py").read_text()
+    (folder / "model.py").write_text(text.replace("c = self.config\n", "c = __import__('json').loads('{')\n"))
+    refused(gmbench("run", "--task", "coin_task", "--model", folder), "JSONDecodeError", "careless/model.py:", code=1)
+
+
+def test_log_prob_of_a_wrong_shape(gmbench: Call, coins: Path, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "wide", coins, name='"wide"')
+    text = (folder / "model.py").read_text()
+    (folder / "model.py").write_text(text.replace(').sum(-1)', ')'))
+    done = gmbench("run", "--task", "coin_task", "--model", folder)
+    refused(done, "log_prob gave shape (1000, 4) for 1000 points where (1000,) is expected")
 
 
 def test_run_that_another_process_holds(gmbench: Call, tmp_path: Path) -> None:

@@ -48,3 +48,23 @@ def test_check_exits_with_1_when_something_fails(gmbench: Call, tmp_path: Path) 
     code.write_text(code.read_text().replace("num, len(p), generator=rng", "num + 1, len(p), generator=rng"))
     done = gmbench("check", "./bad")
     assert done.code == 1 and "failed   samples are points" in done.out
+
+
+@pytest.mark.parametrize(("kind", "name"), [("model", "coin_model"), ("model", "made"), ("task", "ising")])
+def test_names_that_are_taken(gmbench: Call, tmp_path: Path, kind: str, name: str) -> None:
+    done = gmbench("new", kind, name)
+    assert done.code == 2 and f"a {kind} is named '{name}' already" in done.err and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_named_without_its_path(gmbench: Call) -> None:
+    gmbench("new", "model", "my_model")
+    for verb in (("check", "my_model"), ("show", "my_model"), ("run", "--task", "coin_task", "--model", "my_model")):
+        done = gmbench(*verb)
+        assert done.code == 2 and "did you mean ./my_model?" in done.err
+
+
+def test_faults_of_the_search_path(gmbench: Call, tmp_path: Path, coins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GMBENCH_PATH", f"{coins}:{tmp_path / 'nowhere'}:{coins / 'coin_model'}")
+    first, second = gmbench("list", "tasks").err.splitlines()
+    assert first == f"warning: GMBENCH_PATH names {tmp_path / 'nowhere'}, which is no folder"
+    assert "should name the folder that contains it" in second

@@ -36,6 +36,34 @@ def test_show_a_model(gmbench: Call) -> None:
     assert gmbench("show", "coin_model", "--json").json["config"]["momentum"] == 0.9
 
 
+def test_show_a_preset(gmbench: Call) -> None:
+    done = gmbench("show", "coin_model+slow")
+    assert "config of coin_model+slow on coin_task, track smoke" in done.out and "learning_rate = 0.005" in done.out
+    shown = gmbench("show", "coin_model+slow", "--json").json["effective"]["coin_task"]
+    assert shown["small"] == shown["smoke"] | {"num_steps": 300}
+    unknown = gmbench("show", "coin_model+slw")
+    assert unknown.code == 2 and "did you mean 'slow'" in unknown.err
+
+
+def test_show_a_metric(gmbench: Call) -> None:
+    done = gmbench("show", "bit_error")
+    for expected in ("metric bit_error", "on coin_task", "largest error of a bit", "lower is better; needs sample"):
+        assert expected in done.out, expected
+    shared = gmbench("show", "excess_nats")
+    assert "on coin_task, where it is the headline" in shared.out and "on ising" in shared.out
+    assert gmbench("show", "bit_error", "--json").json["coin_task"]["requires"] == ["sample"]
+
+
+def test_lists_fit_the_terminal(gmbench: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    assert max(map(len, gmbench("list", "models").out.splitlines())) > 80
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    lines = gmbench("list", "models").out.splitlines()
+    assert max(map(len, lines)) == 80 and any(line.endswith("…") for line in lines)
+
+
 def test_show_a_task_with_its_published_numbers(gmbench: Call) -> None:
     done = gmbench("show", "coin_task")
     quoted = "honest coin, bias=mild: excess_nats 0.125"
@@ -49,6 +77,11 @@ def test_show_what_is_not_there(gmbench: Call) -> None:
     done = gmbench("show", "coin_tusk")
     assert done.code == 2 and "did you mean 'coin_task'" in done.err
     assert done.err.startswith("error: ") and done.err.count("\n") == 1
+
+
+def test_tasks_without_data_files(gmbench: Call) -> None:
+    assert gmbench("data", "status").err == "the tasks need no data files: data are generated\n"
+    assert gmbench("data", "fetch", "ising").err == "ising needs no data files: data are generated\n"
 
 
 def test_data_of_a_task(gmbench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coins: Path) -> None:

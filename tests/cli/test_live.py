@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from gmbench.cli.live import Live
-from gmbench.cli.result import with_error
+from gmbench.cli.result import result_table, with_error
 from gmbench.cli.seeds import parse_seeds
 from gmbench.progress import LogLines
 
@@ -40,6 +40,18 @@ def test_plain_lines_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
         for done in (1, 2, 3):
             lines.advance(done, {"loss": 0.5})
     assert [line.split()[1] for line in caplog.messages] == ["3", "3/3"]  # the begin and the end, nothing between
+
+
+def test_a_table_fits_80_columns() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, width=80)
+    table = result_table("", "metric", "value", "kind", "n", "")
+    key = "correlation_rmse_of_every_pair.n4000.null"
+    table.add_row("*", key, "-0.000123 ± 0.000045", "upper_bound", "100000", "(12)")
+    console.print(table)
+    lines = screen.getvalue().splitlines()
+    assert "(12)" in lines[1] and "100000" in lines[1] and "-0.000123 ± 0.000045" in lines[1]
+    assert "".join(line.split()[-1] if i else line.split()[1] for i, line in enumerate(lines[1:])) == key
 
 
 @pytest.mark.parametrize(

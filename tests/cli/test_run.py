@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from gmbench.cli.result import with_error
 
 RUN = ("run", "--task", "coin_task", "--model", "coin_model")
 Call = Callable[..., Any]
@@ -18,7 +21,7 @@ def test_run_prints_the_result_and_leaves_the_record(gmbench: Call, tmp_path: Pa
     assert done.code == 0
     (record,) = tmp_path.glob("runs/coin_task/coin_model/*/record.json")
     assert str(record.relative_to(tmp_path)) in done.out
-    assert "*  excess_nats.exact" in done.out and "±" in done.out and "unbiased" in done.out
+    assert "* excess_nats.exact" in done.out and "± one standard error" in done.out and "unbiased" in done.out
     assert "not measured: coupling_norm: needs couplings" in done.out
     assert (record.parent / "bits.png").is_file() and "bits.png" in done.out
     assert not list(record.parent.glob("checkpoint*"))
@@ -127,3 +130,39 @@ def test_neighbours_stand_beside_the_result(gmbench: Call, monkeypatch: pytest.M
     lines = gmbench(*RUN).out.splitlines()
     own, other = (next(i for i, line in enumerate(lines) if name in line) for name in ("(this run)", "rival"))
     assert own < other  # lower is better
+
+
+def test_the_run_is_named_at_once(gmbench: Call) -> None:
+    done = gmbench(*RUN, "--set", "num_step=3")  # a mistake that is found after torch is imported
+    first, error = done.err.splitlines()
+    assert first == "coin_task bias=mild · smoke · coin_model · seed 0" and error.startswith("error: ")
+    assert gmbench("run", "--task", "coin_task", "--model", "coin_model+slow").err.startswith(
+        "coin_task bias=mild · smoke · coin_model+slow · seed 0\n"
+    )
+
+
+def test_several_seeds_get_a_line_each_and_one_table(gmbench: Call) -> None:
+    records = gmbench(*RUN, "--seed", "0..2", "--json").json
+    done = gmbench(*RUN, "--seed", "0..2")
+    lines = [line for line in done.out.splitlines() if "record.json" in line]
+    assert [line.partition(":")[0] for line in lines] == [f"bias=mild · seed {seed}" for seed in (0, 1, 2)]
+    assert all("excess_nats.exact" in line and "CPU-s" in line for line in lines)
+    values = [record["metrics"]["excess_nats.exact"]["value"] for record in records]
+    expected = with_error(statistics.mean(values), statistics.stdev(values) / 3**0.5)
+    (row,) = [line for line in done.out.splitlines() if line.startswith("* excess_nats.exact")]
+    assert expected in row and row.endswith(" 3")
+    assert "mean over 3 seeds" in done.out and "± one standard error of the mean over seeds" in done.out
+    assert done.out.count("metric ") == 1  # one table, not one a run
+
+
+def test_each_variant_has_its_own_averages(gmbench: Call) -> None:
+    done = gmbench(*RUN, "--variant", "all", "--track", "smoke")
+    assert "bias=mild · smoke · coin_model · 1 seed" in done.out and "bias=strong · smoke" in done.out
+    assert done.out.count("* excess_nats.exact") == 2
+
+
+def test_an_empty_output_folder_is_refused(gmbench: Call, tmp_path: Path) -> None:
+    for verb in (RUN, ("score", "--task", "coin_task", "--samples", "s.npz"), ("new", "model", "mine")):
+        done = gmbench(*verb, "--out", "")
+        assert done.code == 2 and "--out is empty" in done.err
+    assert not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,8 @@ def test_validating_executes_no_plugin(run_folder: Path, root: Path, monkeypatch
         ("points_sha256", "0" * 64, "SHA-256 differs"),
         ("surprise", 1, "not a valid record"),
         ("metrics", {"m": {"value": "nan"}}, "not a valid record"),
-        ("model", "no_such_model", "no model is named"),
-        ("task", "no_such_task", "no task is named"),
+        ("model", "no_such_model", "model no_such_model is not found: set GMBENCH_PATH"),
+        ("task", "no_such_task", "task no_such_task is not found: set GMBENCH_PATH"),
         ("task", "../coin_task", "not a plugin name"),
         ("model", "/etc", "not a plugin name"),
     ],
@@ -147,7 +148,7 @@ def test_a_run_of_other_code_is_refused(run_folder: Path) -> None:
         assert f"other code than that of the {kind} coin_{kind}" in problem
 
 
-def test_an_external_model_without_a_digest_is_refused(coins: Path, tmp_path: Path) -> None:
+def test_an_external_model_without_weights_can_be_submitted(coins: Path, tmp_path: Path, root: Path) -> None:
     from gmbench.evaluation import evaluate
 
     class Fair:
@@ -155,5 +156,39 @@ def test_an_external_model_without_a_digest_is_refused(coins: Path, tmp_path: Pa
             return torch.randint(2, (num, 4)).float()
 
     record = evaluate(Fair(), task="coin_task", name="fair", out=tmp_path)
-    (problem,) = problems(record, discover())
-    assert "no digest of the model" in problem
+    (path,) = add_runs([tmp_path / "coin_task" / "fair" / record.fit_id], root)
+    assert read_record(path) == record
+    (*_, problem) = problems(record.model_copy(update={"subject_sha256": ""}), discover())
+    assert "no digest" in problem
+
+
+def test_what_is_there_already_stays(gmbench: Call, run_folder: Path, root: Path) -> None:
+    gmbench("submit", run_folder, "--to", root)
+    (path,) = root.rglob("records/*/*/*.json")
+    before = path.read_bytes()
+    again = gmbench("submit", run_folder, "--to", root)
+    assert again.code == 0 and f"already there: {path}" in again.out
+    record = read_record(run_folder / "record.json")
+    other = record.model_copy(update={"created": "2001-01-01T00:00:00+00:00"})
+    (run_folder / "record.json").write_text(other.to_json())
+    refused = gmbench("submit", run_folder, "--to", root)
+    assert refused.code == 2 and "another record of that id" in refused.err and path.read_bytes() == before
+
+
+def test_two_records_of_one_id_in_one_command_are_refused(run_folder: Path, root: Path, tmp_path: Path) -> None:
+    twin = shutil.copytree(run_folder, tmp_path / "twin")
+    record = read_record(run_folder / "record.json")
+    (twin / "record.json").write_text(record.model_copy(update={"command": "another"}).to_json())
+    with pytest.raises(UserError, match="another record of that id"):
+        add_runs([run_folder, twin], root)
+    assert not list(root.iterdir())
+
+
+def test_runs_that_have_not_ended_are_skipped(gmbench: Call, run_folder: Path, root: Path) -> None:
+    begun = run_folder.with_name("begun")
+    begun.mkdir()
+    (begun / "lock").touch()
+    done = gmbench("submit", begun, run_folder, "--to", root)
+    assert done.code == 0 and f"skipped {begun}" in done.err and len(list(root.rglob("records/*/*/*.json"))) == 1
+    alone = gmbench("submit", begun, "--to", root)
+    assert alone.code == 2 and "has no record.json" in alone.err

@@ -78,4 +78,5 @@ def _files(task: str) -> Iterator[tuple[str, DataFile]]:
             any_files = True
             yield plugin.card.name, file
     if not any_files:
-        print(f"{task or 'no task'} needs no data files: data are generated", file=sys.stderr)
+        subject = f"{task} needs" if task else "the tasks need"
+        print(f"{subject} no data files: data are generated", file=sys.stderr)

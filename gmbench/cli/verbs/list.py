@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from typing import Annotated, Any
 
@@ -89,12 +90,13 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     if not rows:
         print("  none")
         return
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     names = [name for name in rows[0] if name not in ("variants", "presets", "headline")]
     cells = [[_cell(row[name]) for name in names] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(names))]
     for row in cells:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print(f"  {line}".rstrip())
+        line = "  ".join(("", *(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))).rstrip()
+        print(line if len(line) <= room else f"{line[: room - 1]}…")
 
 
 def _cell(value: Any) -> str:

@@ -8,34 +8,38 @@ from typing import Annotated
 
 import typer
 
-from gmbench.cli.app import Debug, new_app
+from gmbench.cli.app import Debug, new_app, out_folder
 
 app = new_app(help="Write a minimal model or task that passes the checks.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Lower-case letters, digits and underscores, a letter first.")]
-Out = Annotated[Path, typer.Option(help="The folder in which the plugin's folder is made.")]
+Out = Annotated[str, typer.Option(help="The folder in which the plugin's folder is made.")]
 
 
 @app.command()
-def model(name: Name, out: Out = Path(), debug: Debug = False) -> None:
+def model(name: Name, out: Out = ".", debug: Debug = False) -> None:
     """Write a minimal model: a manifest and model.py."""
     folder = _write("model", name, out)
     print(f"{folder} is made; try it: gmbench run --task ising --variant lattice=4x4 --track smoke --model {folder}")
 
 
 @app.command()
-def task(name: Name, out: Out = Path(), debug: Debug = False) -> None:
+def task(name: Name, out: Out = ".", debug: Debug = False) -> None:
     """Write a minimal task: a manifest and task.py."""
     folder = _write("task", name, out)
     print(f"{folder} is made; try it: gmbench run --task {folder} --track smoke --model independent_bits")
 
 
-def _write(kind: str, name: str, out: Path) -> str:
+def _write(kind: str, name: str, out: str) -> str:
     from gmbench.errors import UserError
     from gmbench.plugin import NAME_PATTERN
+    from gmbench.registry import discover
 
     if not re.fullmatch(NAME_PATTERN, name):
         raise UserError(f"name {name!r}: lower-case letters, digits and underscores, a letter first")
-    folder = out / name
+    registry = discover()
+    if taken := (registry.models if kind == "model" else registry.tasks).get(name):
+        raise UserError(f"a {kind} is named {name!r} already ({taken.folder}), and results go by names")
+    folder = out_folder(out) / name
     class_name = "".join(word.capitalize() for word in name.split("_"))
     templates = Path(__file__).parents[2] / "templates" / kind
     try:

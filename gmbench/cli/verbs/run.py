@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gmbench.cli.app import Debug, new_app
+from gmbench.cli.app import Debug, Out, new_app, out_folder
 
 if TYPE_CHECKING:
     from gmbench.plan import Plan
@@ -32,7 +32,7 @@ def command(
     settings: Annotated[
         list[str], typer.Option("--set", metavar="NAME=VALUE", help="A hyper-parameter; may be repeated.")
     ] = [],  # noqa: B006 (typer copies it)
-    out: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
+    out: Out = "runs",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and run nothing.")] = False,
     remeasure: Annotated[bool, typer.Option("--remeasure", help="Measure the finished fit again.")] = False,
     with_inputs: Annotated[bool, typer.Option("--with-inputs", help="Also run the inputs that are missing.")] = False,
@@ -48,20 +48,27 @@ def command(
     This executes the two plugins. An interrupted run is resumed by the same command; a finished one is shown again.
     """
     from gmbench.cli.seeds import parse_seeds, parse_variants
-    from gmbench.plan import Request, make_plan, parse_overrides
-    from gmbench.plugin import TaskCard
+    from gmbench.plugin import ModelCard, TaskCard
     from gmbench.registry import discover
 
     registry = discover()
-    card = registry.task(task).card
-    assert isinstance(card, TaskCard)
-    seeds, overrides = parse_seeds(seed), parse_overrides(settings)
+    card, model_card = registry.task(task).card, registry.model(model).card
+    assert isinstance(card, TaskCard) and isinstance(model_card, ModelCard)
+    seeds, variants, into = parse_seeds(seed), parse_variants(variant, track, card), out_folder(out)
+    if len(seeds) * len(variants) == 1 and not dry_run:
+        chosen, preset = card.variant(variants[0]), model_card.preset_of(model, card)
+        name = f"{model_card.name}+{preset}" if preset else model_card.name
+        # Said before torch is imported, which takes seconds.
+        print(_label(card.name, chosen.name, card.choose_track(track, chosen), name, seeds[0]), file=sys.stderr)
+    from gmbench.plan import Request, make_plan, parse_overrides
+
+    overrides = parse_overrides(settings)
     # Every plan is made before anything is run: a mistake in a name should not wait for hours of training.
     plans = [
         make_plan(
-            Request(task, model, one_variant, track, one_seed, device, precision, threads, overrides, out), registry
+            Request(task, model, one_variant, track, one_seed, device, precision, threads, overrides, into), registry
         )
-        for one_variant in parse_variants(variant, track, card)
+        for one_variant in variants
         for one_seed in seeds
     ]
     if dry_run:
@@ -81,6 +88,7 @@ def command(
 
 def _run_all(plans: list[Plan], options: Options, *, as_json: bool, debug: bool) -> tuple[list[Record], list[int]]:
     from gmbench.cli import describe
+    from gmbench.cli.averages import print_average, print_line
     from gmbench.cli.live import progress_on_stderr
     from gmbench.cli.result import console_for, print_neighbours, print_result
     from gmbench.cli.signals import stop_on_signals
@@ -92,7 +100,8 @@ def _run_all(plans: list[Plan], options: Options, *, as_json: bool, debug: bool)
     console = console_for(sys.stderr if as_json else sys.stdout)
     with stop_on_signals() as options.should_stop:
         for position, plan in enumerate(plans):
-            label = f"{plan.task_card.name} {plan.variant.name} · {plan.track} · {plan.name} · seed {plan.request.seed}"
+            label = _label(plan.task_card.name, plan.variant.name, plan.track, plan.name, plan.request.seed)
+            record = None
             try:
                 with progress_on_stderr() as options.progress:
                     if len(plans) > 1:
@@ -106,16 +115,22 @@ def _run_all(plans: list[Plan], options: Options, *, as_json: bool, debug: bool)
                     raise
                 known = isinstance(error, GmbenchError)
                 print(f"error: {label}: {error if known else describe(error)}", file=sys.stderr)
-                codes.append(1)
-                continue
-            records.append(record)
-            codes.append(int(record.status == "failed"))
-            print_result(console, record, plan.task_card, plan.folder)
-            last_of_variant = plan is plans[-1] or plans[position + 1].variant != plan.variant
-            if last_of_variant and record.status == "done":
+            codes.append(int(record is None or record.status == "failed"))
+            with console:  # written at once, so that `| head` has its lines before it leaves
+                if record is not None:
+                    records.append(record)
+                    show = print_result if len(plans) == 1 else print_line
+                    show(console, record, plan.task_card, plan.folder)
                 mine = [one for one in records if one.variant == plan.variant.name and one.status == "done"]
-                print_neighbours(console, mine, plan.task_card)
+                if mine and (plan is plans[-1] or plans[position + 1].variant != plan.variant):
+                    if len(plans) > 1:
+                        print_average(console, mine, plan.task_card)
+                    print_neighbours(console, mine, plan.task_card)
     return records, codes
+
+
+def _label(task: str, variant: str, track: str, model: str, seed: int) -> str:
+    return f"{task} {variant} · {track} · {model} · seed {seed}"
 
 
 def _resume_command(plan: Plan) -> str:

@@ -1,4 +1,4 @@
-"""`gmbench show NAME`: the card of a task or a model. Reads manifests, executes no plugin."""
+"""`gmbench show NAME`: the card of a task, a model or a metric. Reads manifests, executes no plugin."""
 
 from __future__ import annotations
 
@@ -11,33 +11,45 @@ import typer
 from gmbench.cli.app import Debug, new_app
 
 if TYPE_CHECKING:
-    from gmbench.plugin import ModelCard, Paper, TaskCard
+    from gmbench.plugin import MetricCard, ModelCard, Paper, TaskCard
 
 app = new_app()
 
 
 @app.command()
 def command(
-    name: Annotated[str, typer.Argument(help="A task or a model, by name or by the path of its plugin folder.")],
+    name: Annotated[str, typer.Argument(help="A task, a model, model+preset or a metric; or a plugin's folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show the card of a task or a model: paper, capabilities, hyper-parameters, protocol, published numbers."""
-    from gmbench.plugin import ModelCard
+    """Show the card of a task, a model or a metric: paper, hyper-parameters by task, protocol, published numbers."""
+    from gmbench.plugin import ModelCard, TaskCard
     from gmbench.published import read_published
     from gmbench.registry import discover
 
     registry = discover()
+    tasks = [task.card for _, task in sorted(registry.tasks.items()) if isinstance(task.card, TaskCard)]
+    metrics = {task.name: task.metrics[name] for task in tasks if name in task.metrics}
+    if metrics and name not in {**registry.models, **registry.tasks}:
+        if as_json:
+            print(json.dumps({task: metric.model_dump(mode="json") for task, metric in metrics.items()}, indent=2))
+        for line in () if as_json else _metric_lines(name, metrics):
+            print(line)
+        return
     plugin = registry.find(name)
     card = plugin.card
+    preset = card.preset_of(name) if isinstance(card, ModelCard) else ""
+    configs = _configs(card, preset, tasks) if isinstance(card, ModelCard) else {}
     rows = [] if isinstance(card, ModelCard) else read_published(plugin.folder, card)
     if as_json:
         shown = card.model_dump(mode="json") | {"folder": str(plugin.folder)}
         if not isinstance(card, ModelCard):
             shown["published"] = [row.model_dump(mode="json") for row in rows]
+        else:
+            shown["effective"] = configs
         print(json.dumps(shown, indent=2))
         return
-    lines = _model_lines(card) if isinstance(card, ModelCard) else _task_lines(card, rows)
+    lines = _model_lines(card, preset, configs) if isinstance(card, ModelCard) else _task_lines(card, rows)
     for line in (*_common_lines(card), *lines, "", f"folder: {plugin.folder}"):
         print(line)
 
@@ -50,22 +62,52 @@ def _common_lines(card: ModelCard | TaskCard) -> Iterator[str]:
     yield f"licence: {card.licence}"
 
 
-def _model_lines(card: ModelCard) -> Iterator[str]:
+def _metric_lines(name: str, metrics: dict[str, MetricCard]) -> Iterator[str]:
+    yield f"metric {name}"
+    for task, metric in metrics.items():
+        yield from ("", f"on {task}" + (", where it is the headline" if metric.headline else ""), f"  {metric.summary}")
+        yield f"  {_details(metric)}"
+        if metric.null is not None:
+            yield f"  the truth has {metric.null:g}"
+
+
+def _details(metric: MetricCard) -> str:
+    details = [f"{metric.direction} is better" if metric.direction != "none" else "no direction"]
+    details += [metric.unit] if metric.unit else []
+    details += [f"needs {' and '.join(metric.requires).replace('|', ' or ')}"] if metric.requires else []
+    return "; ".join(details)
+
+
+def _configs(card: ModelCard, preset: str, tasks: list[TaskCard]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The config with which a run takes place, by task and track, the task's default track first."""
+    only = card.presets[preset].tasks if preset else []
+    return {
+        task.name: {
+            track: card.resolve(task.name, track, preset)
+            for track in sorted(task.tracks, key=lambda track: track != task.default_track)
+        }
+        for task in tasks
+        if card.applies_to(task) and (not only or task.name in only)
+    }
+
+
+def _model_lines(card: ModelCard, preset: str, configs: dict[str, dict[str, dict[str, Any]]]) -> Iterator[str]:
     yield f"family: {card.family}; role: {card.role}"
     yield f"accepts: {', '.join(card.accepts)}" + (f"; only {', '.join(card.only_tasks)}" if card.only_tasks else "")
     yield f"capabilities: {', '.join(card.capabilities)}"
     for name, wanted in card.inputs.items():
         yield f"input {name}: {wanted.model} on {wanted.task}, track {wanted.track}"
-    yield from _block("config", card.config)
-    for track, values in card.tracks.items():
-        yield from _block(f"config, track {track}", values)
-    for task, per_task in card.tasks.items():
-        yield from _block(f"config on {task}", per_task.config)
-        for track, values in per_task.tracks.items():
-            yield from _block(f"config on {task}, track {track}", values)
-    for name, preset in card.presets.items():
-        tasks = f" (on {', '.join(preset.tasks)})" if preset.tasks else ""
-        yield from _block(f"preset {card.name}+{name}: {preset.summary}{tasks}", preset.config)
+    for name, values in card.presets.items():
+        tasks = f" (on {', '.join(values.tasks)})" if values.tasks else ""
+        yield from _block(f"preset {card.name}+{name}: {values.summary}{tasks}", values.config)
+    for task, (default, *others) in ((task, tuple(by_track.items())) for task, by_track in configs.items()):
+        track, config = default
+        yield from _block(f"config of {card.name}{'+' + preset if preset else ''} on {task}, track {track}", config)
+        for other, changed in others:
+            unlike = {name: value for name, value in changed.items() if value != config.get(name)}
+            yield from _block(f"  on track {other}", unlike, "    ")
+    if not configs:
+        yield from _block("config", card.config)
     yield from _prose("tuning", card.tuning)
     yield from _prose("notes", card.notes)
 
@@ -75,10 +117,7 @@ def _task_lines(card: TaskCard, published: list[Any]) -> Iterator[str]:
     yield from _block("protocol", card.protocol)
     yield from ("", "metrics (* the headline)")
     for name, metric in card.metrics.items():
-        details = [f"{metric.direction} is better" if metric.direction != "none" else "no direction"]
-        details += [metric.unit] if metric.unit else []
-        details += [f"needs {', '.join(metric.requires)}"] if metric.requires else []
-        yield f"{'*' if metric.headline else ' '} {name}: {metric.summary} ({'; '.join(details)})"
+        yield f"{'*' if metric.headline else ' '} {name}: {metric.summary} ({_details(metric)})"
     yield from ("", "variants (* the default)")
     for variant in card.variants:
         yield f"{'*' if variant.name == card.default_variant else ' '} {variant.name}: {', '.join(variant.tracks)}"
@@ -95,10 +134,10 @@ def _task_lines(card: TaskCard, published: list[Any]) -> Iterator[str]:
     yield from _prose("notes", card.notes)
 
 
-def _block(title: str, values: dict[str, Any]) -> Iterator[str]:
+def _block(title: str, values: dict[str, Any], indent: str = "  ") -> Iterator[str]:
     if values:
         yield from ("", title)
-        yield from (f"  {name} = {json.dumps(value)}" for name, value in values.items())
+        yield from (f"{indent}{name} = {json.dumps(value)}" for name, value in values.items())
 
 
 def _prose(title: str, text: str) -> Iterator[str]:
