@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from gmbench.cli.result import format_estimate, legend, result_table, with_error
+from gmbench.cli.result import format_estimate, legend, result_table
 from gmbench.estimate import Estimate
+from gmbench.leaderboard.markdown import number
 from gmbench.plugin import TaskCard
 from gmbench.record import RECORD, Record
 
@@ -41,7 +42,7 @@ def print_average(console: Console, records: Sequence[Record], card: TaskCard) -
         mean, stderr = mean_over_seeds(found)
         mark = "*" if key == first.headline else ""
         table.add_row(
-            mark, Text(key), with_error(mean, stderr), found[0].kind, str(len(found)), style="bold" if mark else ""
+            mark, Text(key), number(mean, stderr), found[0].kind, str(len(found)), style="bold" if mark else ""
         )
     console.print(table)
     console.print("± one standard error" + (" of the mean over seeds" if len(records) > 1 else ""), style="dim")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gmbench.estimate import Estimate
+from gmbench.leaderboard.markdown import number
 from gmbench.plugin import TaskCard
 from gmbench.record import RECORD, Record
 from gmbench.standing import Neighbour, neighbours, summarize
@@ -36,15 +36,14 @@ def print_result(console: Console, record: Record, card: TaskCard, folder: Path)
     notes: dict[str, int] = {}  # several metrics often share a note, which would crowd the table
     for key, estimate in record.metrics.items():
         mark = "*" if key == record.headline else ""
-        number = notes.setdefault(estimate.note, len(notes) + 1) if estimate.note else 0
-        table.add_row(
-            mark, Text(key), format_estimate(estimate), estimate.kind, str(estimate.n), f"({number})" if number else "",
-            style="bold" if mark else "",
-        )  # fmt: skip
+        reference = notes.setdefault(estimate.note, len(notes) + 1) if estimate.note else 0
+        footnote = f"({reference})" if reference else ""
+        cells = (mark, Text(key), format_estimate(estimate), estimate.kind, str(estimate.n), footnote)
+        table.add_row(*cells, style="bold" if mark else "")
     console.print(table)
     console.print("± one standard error", style="dim")
-    for note, number in notes.items():
-        console.print(f"({number}) {note}", style="dim")
+    for note, reference in notes.items():
+        console.print(f"({reference}) {note}", style="dim")
     for name, reason in record.unavailable.items():
         console.print(f"not measured: {name}: {reason}", style="dim")
     console.print(legend(record, card), style="dim")
@@ -95,7 +94,7 @@ def print_neighbours(console: Console, records: Sequence[Record], card: TaskCard
         style = "bold" if mine else ("dim" if row.role == "reference" else "")
         table.add_row(
             ">" if mine else "", Text(row.model + (" (this run)" if mine else "")),
-            with_error(row.value, row.half_width), str(row.num_seeds), what, style=style,
+            number(row.value, row.half_width), str(row.num_seeds), what, style=style,
         )  # fmt: skip
     console.print(table)
     console.print("± half of the 95 % interval of the mean over seeds, as in the leaderboards", style="dim")
@@ -104,17 +103,7 @@ def print_neighbours(console: Console, records: Sequence[Record], card: TaskCard
 def format_estimate(estimate: Estimate) -> str:
     """`4.83 ± 0.02`, with as many digits as the standard error supports; six where the value is exact."""
     exact = estimate.kind == "exact" and estimate.stderr is None
-    return with_error(estimate.value, 0.0 if exact else estimate.stderr)
-
-
-def with_error(value: float, error: float | None) -> str:
-    """A value and its error to two digits of the error; `4.83217` where the error is 0, `4.832` where it is unknown."""
-    if error is None or not math.isfinite(value) or not math.isfinite(error) or error == 0:
-        return f"{value:.6g}" if error == 0 else f"{value:.4g}"
-    digits = max(0, 1 - math.floor(math.log10(error)))
-    if digits > 8:
-        return f"{value:.4g} ± {error:.1g}"
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
+    return number(estimate.value, 0.0 if exact else estimate.stderr)
 
 
 def _title(record: Record) -> str:

@@ -82,7 +82,7 @@ def test_finds_the_couplings_of_a_small_ising_model(name: str) -> None:
     found = model.couplings()
     assert found.equal(found.T) and not bool(found.diagonal().any())
     rmse, zero = float((found - J).square().mean().sqrt()), float(J.square().mean().sqrt())
-    assert rmse < 1.5 / (2 * math.sqrt(2000)) < 0.35 * zero  # near the weak-coupling limit 1 / (2 sqrt N) of free edges
+    assert rmse < 1.7 / (2 * math.sqrt(2000)) < 0.35 * zero  # near 1 / (2 sqrt N), free edges at weak coupling
     assert float(found[J > 0].mean()) == pytest.approx(0.15, abs=0.02)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from gmbench.cli.live import Live
-from gmbench.cli.result import result_table, with_error
+from gmbench.cli.result import result_table
 from gmbench.cli.seeds import parse_seeds
 from gmbench.progress import LogLines
 
@@ -52,21 +51,6 @@ def test_a_table_fits_80_columns() -> None:
     lines = screen.getvalue().splitlines()
     assert "(12)" in lines[1] and "100000" in lines[1] and "-0.000123 ± 0.000045" in lines[1]
     assert "".join(line.split()[-1] if i else line.split()[1] for i, line in enumerate(lines[1:])) == key
-
-
-@pytest.mark.parametrize(
-    ("value", "stderr", "shown"),
-    [
-        (4.8321, 0.0213, "4.832 ± 0.021"),
-        (4.8321, None, "4.832"),
-        (-0.00081, 0.0021, "-0.0008 ± 0.0021"),
-        (12345.6, 321.0, "12346 ± 321"),
-        (math.inf, None, "inf"),
-        (1.0, 0.0, "1"),
-    ],
-)
-def test_digits_follow_the_error(value: float, stderr: float | None, shown: str) -> None:
-    assert with_error(value, stderr) == shown
 
 
 def test_seeds() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gmbench.cli.result import with_error
+from gmbench.leaderboard.markdown import number
 
 RUN = ("run", "--task", "coin_task", "--model", "coin_model")
 Call = Callable[..., Any]
@@ -148,7 +148,7 @@ def test_several_seeds_get_a_line_each_and_one_table(gmbench: Call) -> None:
     assert [line.partition(":")[0] for line in lines] == [f"bias=mild · seed {seed}" for seed in (0, 1, 2)]
     assert all("excess_nats.exact" in line and "CPU-s" in line for line in lines)
     values = [record["metrics"]["excess_nats.exact"]["value"] for record in records]
-    expected = with_error(statistics.mean(values), statistics.stdev(values) / 3**0.5)
+    expected = number(statistics.mean(values), statistics.stdev(values) / 3**0.5)
     (row,) = [line for line in done.out.splitlines() if line.startswith("* excess_nats.exact")]
     assert expected in row and row.endswith(" 3")
     assert "mean over 3 seeds" in done.out and "± one standard error of the mean over seeds" in done.out
