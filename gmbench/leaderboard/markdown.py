@@ -51,4 +51,5 @@ def number(value: float, uncertainty: float | None = None) -> str:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """A GitHub table, padded so that the source is legible too; columns whose index is in `right` are right-aligned."""
     align = ["right" if i in right else "left" for i in range(len(header))]
-    return tabulate(rows, header, tablefmt="pipe", colalign=align if rows else None, disable_numparse=True)
+    made: str = tabulate(rows, header, tablefmt="pipe", colalign=align if rows else None, disable_numparse=True)
+    return made
