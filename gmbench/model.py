@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from gmbench.errors import MissingCapability
 from gmbench.estimate import Kind
@@ -38,6 +39,8 @@ class Data:
         draw: `draw(num, rng)` gives a training batch (num, ...): fresh draws, or rows of `train` with replacement.
         validation: Held-out points (M, ...) on which checkpoints and hyper-parameters may be chosen.
         truth: The true distribution; the harness hands it to reference rows only, every other model gets None.
+        draw_labelled: `draw_labelled(num, rng)` gives training points (num, ...) with their classes, int64 (num,);
+            None where the task has no labels.
     """
 
     space: Space
@@ -45,6 +48,7 @@ class Data:
     draw: Callable[[int, torch.Generator], Tensor]
     validation: Tensor
     truth: Any = None
+    draw_labelled: Callable[[int, torch.Generator], tuple[Tensor, Tensor]] | None = None
 
     @property
     def fixed(self) -> Tensor:
@@ -71,6 +75,17 @@ class Likelihood:
     @property
     def key(self) -> str:
         return f"{self.subject}.{self.estimator}" if self.subject else self.estimator
+
+
+class Harmonium(NamedTuple):
+    """A restricted Boltzmann machine's parameters: p(v, h) ~ exp(v'W h + b'v + c'h) on bits v (V,) and h (H,)."""
+
+    weight: Tensor
+    """W (V, H)."""
+    visible_bias: Tensor
+    """b (V,)."""
+    hidden_bias: Tensor
+    """c (H,)."""
 
 
 class Model(nn.Module):
@@ -136,12 +151,68 @@ class HasSampler(Protocol):
         """The Markov kernel, stationary for exp(-energy), with which the model draws its negatives."""
 
 
+@runtime_checkable
+class HasHarmonium(Protocol):
+    def harmonium(self) -> Harmonium:
+        """The machine whose visible marginal is p(x); of a model with `ascend`, its top layers."""
+
+
+@runtime_checkable
+class Ascends(Protocol):
+    def ascend(self, x: Tensor, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Bits v ~ q(v | x) (B, V) for the harmonium, and log p(x | v) - log q(v | x) (B,)."""
+
+
+@runtime_checkable
+class HasPrior(Protocol):
+    def prior(self) -> Distribution:
+        """p(z) of the latents, with an event shape of (Z,)."""
+
+
+@runtime_checkable
+class HasPosterior(Protocol):
+    def posterior(self, x: Tensor) -> Distribution:
+        """q(z | x), or p(z | x) where it is tractable: batch shape (B,), event shape (Z,)."""
+
+
+@runtime_checkable
+class HasLogLikelihood(Protocol):
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x | z) in nats (K, B) of points x (B, ...) given latents z (K, B, Z), exact."""
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    def decode(self, z: Tensor) -> Tensor:
+        """The mean E[x | z] (B, ...) of points given latents z (B, Z)."""
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    def encode(self, x: Tensor) -> Tensor:
+        """Features of points x, (B, F), deterministic."""
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Points x as the model gives them back, (B, ...), deterministic; of bits: probabilities in [0, 1]."""
+
+
 CAPABILITIES: dict[str, type] = {
     "sample": Samples,
     "log_prob": HasLogProb,
     "energy": HasEnergy,
     "couplings": HasCouplings,
     "sampler": HasSampler,
+    "harmonium": HasHarmonium,
+    "ascend": Ascends,
+    "prior": HasPrior,
+    "posterior": HasPosterior,
+    "log_likelihood": HasLogLikelihood,
+    "decode": Decodes,
+    "encode": Encodes,
+    "reconstruct": Reconstructs,
 }
 
 

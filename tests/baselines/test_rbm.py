@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gmbench.baselines.energy.rbm.model import RBM
+from gmbench.metrics.harmonium import exact_log_partition
 from gmbench.model import CAPABILITIES, Data, offers
 from gmbench.plugin import ModelCard, read_manifest
 from gmbench.samplers.transition_matrix import all_states, state_index
@@ -72,18 +73,18 @@ def test_free_energy_and_log_z_agree_with_the_joint(dim: int, num_hidden: int) -
     model = random_machine(dim, num_hidden)
     log_joint = joint(model)
     torch.testing.assert_close(-model.energy(all_states(dim)).detach(), torch.logsumexp(log_joint, 1))
-    torch.testing.assert_close(model.log_partition(), torch.logsumexp(log_joint.flatten(), 0))
+    torch.testing.assert_close(exact_log_partition(model.harmonium()), torch.logsumexp(log_joint.flatten(), 0))
 
 
 def test_log_z_of_more_states_than_a_block_agrees_with_the_sum_over_x() -> None:
     model = random_machine(13, 14, scale=0.5)
     expected = torch.logsumexp(-model.energy(all_states(13)).detach(), 0)
-    torch.testing.assert_close(model.log_partition(), expected)
+    torch.testing.assert_close(exact_log_partition(model.harmonium()), expected)
 
 
 def test_log_z_of_two_large_layers_is_refused() -> None:
     with pytest.raises(ValueError, match="at most 20"):
-        build(21, num_hidden=21).log_partition()
+        exact_log_partition(build(21, num_hidden=21).harmonium())
 
 
 def test_block_gibbs_follows_its_exact_transition_law() -> None:
@@ -120,7 +121,7 @@ def test_the_exact_divergence_from_the_truth_falls(negatives: str, bound: float)
     changes = {"num_hidden": 12, "num_chains": 256, "batch_size": 256, "sampling_steps": 2, "learning_rate": 0.02}
     model = build(8, negatives=negatives, num_steps=400, **changes)
     Trainer(seed=0).fit(model, data_from(truth, 8))
-    log_q = -model.energy(all_states(8)).detach() - model.log_partition()
+    log_q = -model.energy(all_states(8)).detach() - exact_log_partition(model.harmonium())
     assert float(log_q.exp().sum()) == pytest.approx(1, abs=1e-6)
     kl = float((truth * (truth.log() - log_q)).sum())
     p = truth @ all_states(8)
@@ -164,3 +165,13 @@ def _bits(dim: int) -> Data:
         return x[torch.randint(len(x), (num,), generator=generator)]
 
     return Data(BinaryVector(dim), x, draw, x[:100])
+
+
+def test_features_are_the_means_of_the_hidden_bits() -> None:
+    model = random_machine(4, 3)
+    x = all_states(4)
+    to_hidden = torch.softmax(joint(model), 1)  # (2^D, 2^H)
+    torch.testing.assert_close(model.encode(x), to_hidden @ all_states(3))
+    h = model.encode(x)
+    expected = torch.sigmoid(model.visible_bias.detach().double() + h @ model.weight.detach().double().T)
+    torch.testing.assert_close(model.reconstruct(x), expected)

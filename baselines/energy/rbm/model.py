@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import softplus
 
 from gmbench.model import Config as BaseConfig
-from gmbench.model import Data, Model
+from gmbench.model import Data, Harmonium, Model
 from gmbench.samplers.chain import run_chain
 from gmbench.samplers.kernel import Transition
 from gmbench.samplers.noise import uniforms
@@ -20,8 +20,6 @@ from gmbench.spaces import BinaryVector
 from gmbench.training import Gradient, Stage, Step, linear_decay
 
 from ..sparsity import Draw, rows_of
-
-MAX_EXACT_HIDDEN = 20
 
 
 class RBM(Model):
@@ -124,26 +122,19 @@ class RBM(Model):
         """The free energy E(x) = -log f(x), (B,), in nats; its normalising constant is unknown."""
         return -self.log_prob_unnormalised(x)
 
-    @torch.no_grad()
-    def log_partition(self) -> Tensor:
-        """log Z, a float64 scalar, exact, by summing over the states of the smaller layer: min(D, H) at most 20 bits.
+    def harmonium(self) -> Harmonium:
+        """The machine's parameters, detached."""
+        return Harmonium(self.weight.detach(), self.visible_bias.detach(), self.hidden_bias.detach())
 
-        Raises:
-            ValueError: Both layers are larger.
-        """
-        W, b, c = self.weight.double(), self.visible_bias.double(), self.hidden_bias.double()
-        if W.shape[0] < W.shape[1]:
-            W, b, c = W.T, c, b
-        num_bits = W.shape[1]
-        if num_bits > MAX_EXACT_HIDDEN:
-            raise ValueError(f"an exact log Z sums over 2^{num_bits} states; at most {MAX_EXACT_HIDDEN} bits")
-        powers = 2 ** torch.arange(num_bits, device=W.device)
-        parts: list[Tensor] = []
-        for begin in range(0, 2**num_bits, 2**12):
-            states = torch.arange(begin, min(begin + 2**12, 2**num_bits), device=W.device)
-            h = (states[:, None] // powers % 2).double()
-            parts.append(torch.logsumexp(h @ c + softplus(b + h @ W.T).sum(1), 0))
-        return torch.logsumexp(torch.stack(parts), 0)
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """P(h_j = 1 | x) of every hidden bit, (B, H)."""
+        return torch.sigmoid(self.hidden_bias.to(x) + x @ self.weight.to(x))
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """P(x_i = 1 | h) at the means of the hidden bits, (B, D)."""
+        return torch.sigmoid(self.visible_bias.to(x) + self.encode(x) @ self.weight.T.to(x))
 
 
 @dataclass(frozen=True)
