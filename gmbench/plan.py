@@ -165,7 +165,7 @@ def make_plan(request: Request, registry: Registry | None = None) -> Plan:
         config=config,
         card_config=canonical(config.model_dump(mode="json"))
         == canonical(make_config(model_class, own, model_card).model_dump(mode="json")),
-        data_sha256=checksums(task_card),
+        data_sha256=checksums(task_card, variant),
         parents=parents,
     )
 

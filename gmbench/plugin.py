@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -68,12 +69,20 @@ class MetricCard(_Strict):
 
 
 class DataFile(_Strict):
-    """A file of real data, found under $GMBENCH_DATA or downloaded."""
+    """A file of real data, found under $GMBENCH_DATA or downloaded.
+
+    `variants`: factors such as `data=mnist` that a variant must have one of to need the file; every variant if empty.
+    """
 
     path: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     url: str = ""
     licence: str = ""
+    variants: list[str] = []
+
+    def needed_by(self, factors: Mapping[str, str]) -> bool:
+        """Whether the variant with these factors needs the file."""
+        return not self.variants or any(parse_factors(one).items() <= factors.items() for one in self.variants)
 
     @field_validator("path")
     @classmethod

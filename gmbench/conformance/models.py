@@ -14,6 +14,14 @@ from torch import Tensor
 
 from gmbench.conformance.checks import Skipped, require
 from gmbench.conformance.global_state import untouched_global_randomness
+from gmbench.conformance.latents import (
+    decoded_means_are_probabilities,
+    deterministic_answers,
+    features_have_their_shape,
+    harmonium_takes_what_ascends,
+    latents_fit_together,
+    reconstructions_are_probabilities,
+)
 from gmbench.errors import MissingCapability
 from gmbench.model import CAPABILITIES, Config, Data, Model, offers
 from gmbench.plan import Plan, Request, make_config, make_plan
@@ -281,7 +289,8 @@ def _answers(model: Any, points: Tensor) -> dict[str, Tensor]:
                     answers[name] = ask()
             except MissingCapability:
                 continue
-    return answers
+    with torch.no_grad():
+        return answers | deterministic_answers(model, points)
 
 
 def _are_equal(expected: dict[str, Tensor], found: dict[str, Tensor], when: str) -> None:
@@ -310,6 +319,11 @@ CHECKS: Sequence[Callable[[ModelUnderTest], None]] = (
     energy_has_its_shape,
     couplings_are_symmetric,
     sampler_keeps_points_valid,
+    features_have_their_shape,
+    reconstructions_are_probabilities,
+    latents_fit_together,
+    decoded_means_are_probabilities,
+    harmonium_takes_what_ascends,
     uses_no_global_randomness,
     survives_saving,
     resumes_exactly,

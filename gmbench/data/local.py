@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Literal
 
 from gmbench.errors import UserError
-from gmbench.plugin import DataFile, TaskCard
+from gmbench.plugin import DataFile, TaskCard, Variant
 from gmbench.record import sha256_of
 
 Status = Literal["ok", "missing", "damaged"]
 
 
-def checksums(card: TaskCard) -> dict[str, str]:
-    """The SHA-256 of every file of a task by path: part of a run's identity."""
-    return {file.path: file.sha256 for file in card.data}
+def checksums(card: TaskCard, variant: Variant) -> dict[str, str]:
+    """The SHA-256 of every file that a variant needs by path: part of a run's identity."""
+    return {file.path: file.sha256 for file in card.data if file.needed_by(variant.factors)}
+
+
+def file_of(card: TaskCard, path: str) -> DataFile:
+    """The file of a task's card with that path inside the data folder."""
+    return next(file for file in card.data if file.path == path)
 
 
 def cache_folder() -> Path:

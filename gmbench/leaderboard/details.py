@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 from gmbench.estimate import Estimate
 from gmbench.leaderboard.collect import Row
-from gmbench.leaderboard.markdown import escape, number, table
+from gmbench.leaderboard.markdown import BOUNDS, escape, number, table
 from gmbench.leaderboard.render import record_link
 from gmbench.leaderboard.statistics import mean, variance
 from gmbench.plugin import TaskCard
 from gmbench.record import Record
 
 _MANY = 3  # A metric with at least so many keys has a table of its own.
-_BOUNDS = {"lower_bound": "≥ ", "upper_bound": "≤ "}
 LEGEND = (
     "Here, unlike above, ± is one standard error of the mean over seeds (their spread, and the noise that they share). "
     "≤ and ≥ mark upper and lower bounds."
@@ -135,7 +134,7 @@ def _cell(estimates: Sequence[Estimate] | None) -> str:
     if not estimates:
         return "–"
     values = [estimate.value for estimate in estimates]
-    return _BOUNDS.get(estimates[0].kind, "") + number(mean(values), _standard_error(estimates))
+    return BOUNDS.get(estimates[0].kind, "") + number(mean(values), _standard_error(estimates))
 
 
 def _standard_error(estimates: Sequence[Estimate]) -> float | None:

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}  # an @ would notify somebody on GitHub
+BOUNDS = {"lower_bound": "≥ ", "upper_bound": "≤ "}
+"""What stands before a number of that kind."""
+
 _ESCAPES = str.maketrans({c: f"\\{c}" for c in r"\`*_[]|#~$"} | _ENTITIES)
 
 

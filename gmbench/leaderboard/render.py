@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from gmbench.estimate import Direction
 from gmbench.leaderboard.collect import Row, Table
-from gmbench.leaderboard.markdown import escape, link, number, table
+from gmbench.leaderboard.markdown import BOUNDS, escape, link, number, table
 from gmbench.leaderboard.naming import model_card
 from gmbench.leaderboard.rank import Ranked
 from gmbench.leaderboard.statistics import mean
@@ -37,7 +37,7 @@ def ranked_table(ranked: Sequence[Ranked], card: TaskCard, registry: Registry) -
 
 
 def overview(ranked: Mapping[str, Sequence[Ranked]], registry: Registry) -> str:
-    """The rank and headline of every ranked model on every variant of a track.
+    """The rank and headline of every model on every variant of a track; without a rank where it has none.
 
     Models that are ranked on more variants come first, then those of better mean rank.
 
@@ -47,12 +47,12 @@ def overview(ranked: Mapping[str, Sequence[Ranked]], registry: Registry) -> str:
     cells: dict[str, dict[str, Ranked]] = {}
     for variant, rows in ranked.items():
         for one in rows:
-            if one.rank is not None and one.row.value is not None:
+            if one.row.value is not None:
                 cells.setdefault(one.row.name, {})[variant] = one
 
     def order(name: str) -> tuple[int, float, str]:
         ranks = [one.rank for one in cells[name].values() if one.rank is not None]
-        return (-len(ranks), sum(ranks) / len(ranks), name)
+        return (-len(ranks), mean(ranks) if ranks else 0.0, name)
 
     lines = [
         [escape(name), _family(next(iter(cells[name].values())).row, registry)]
@@ -118,7 +118,9 @@ def _estimator(row: Row, card: TaskCard) -> str:
 def _place(one: Ranked | None) -> str:
     if one is None or one.row.value is None:
         return "–"
-    return f"**{one.rank}** · {number(one.row.value, one.row.half_width)}"
+    headline = one.row.record.metrics[one.row.record.headline]
+    value = BOUNDS.get(headline.kind, "") + number(one.row.value, one.row.half_width)
+    return f"**{one.rank}** · {value}" if one.rank is not None else value
 
 
 def _seeds(row: Row) -> str:

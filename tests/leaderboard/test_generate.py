@@ -244,3 +244,20 @@ def test_numbers_of_another_version_of_a_metric_are_left_out(boards: Any) -> Non
     assert "2.50 ± 0.50" in distance and "2.50 ± 0.50" in other  # which metric made `other` nobody knows
     assert "6.00 ± 0.58" in nll
     assert "- distance of alpha: what another version of the metric measured is left out" in text
+
+
+def test_the_overview_marks_bounds_and_shows_what_has_no_rank(boards: Any) -> None:
+    for variant in ("side=left", "side=right"):
+        boards.row("alpha", NEAR_ONE, variant=variant, kind="upper_bound")
+        boards.row("beta", [one - 0.5 for one in NEAR_ONE], variant=variant, kind="lower_bound")  # optimistic
+    boards.row("gamma", [1.5], variant="side=right")  # one seed
+    overview = text_of(boards).partition("## Overview · small")[2].partition("## side=left")[0]
+    cells = {}
+    for line in overview.splitlines():
+        if line.startswith("| ") and not line.startswith("| model"):
+            name, _, left, right = (cell.strip() for cell in line.strip("|").split("|"))
+            cells[name] = (left, right)
+    assert list(cells) == ["alpha", "beta", "gamma"]
+    assert all(cell.startswith("**1** · ≤ 1.0") for cell in cells["alpha"])
+    assert all(cell.startswith("≥ 0.5") for cell in cells["beta"])
+    assert cells["gamma"] == ("–", "1.5")
