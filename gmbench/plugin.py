@@ -88,9 +88,7 @@ class DataFile(_Strict):
     @classmethod
     def _stays_in_the_folder(cls, path: str) -> str:
         # A manifest is read without trust, and `data fetch` writes where it says.
-        if not path or PurePosixPath(path).is_absolute() or {"..", ""} & set(path.split("/")) or "\\" in path:
-            raise ValueError(f"{path!r} is not a relative path inside the data folder")
-        return path
+        return _inside(path, "the data folder")
 
 
 class InputCard(_Strict):
@@ -114,6 +112,20 @@ class PerTask(_Strict):
 
     config: Values = {}
     tracks: dict[Track, Values] = {}
+
+
+class WeightsFile(_Strict):
+    """Trained weights that a judge ships, and the command that made them."""
+
+    file: Annotated[str, Field(pattern=r"\.safetensors$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    command: str
+    summary: str
+
+    @field_validator("file")
+    @classmethod
+    def _stays_in_the_folder(cls, file: str) -> str:
+        return _inside(file, "the plugin's folder")
 
 
 class Card(_Strict):
@@ -234,6 +246,17 @@ class TaskCard(Card):
         return track
 
 
+class JudgeCard(Card):
+    """The card of a judge, a trained thing that metrics need: what it accepts, and its weights by name."""
+
+    kind: Literal["judge"]
+    accepts: list[str]
+    weights: Annotated[dict[Name, WeightsFile], Field(min_length=1)]
+
+
+AnyCard = ModelCard | TaskCard | JudgeCard
+
+
 def parse_factors(text: str) -> dict[str, str]:
     """`lattice=10x10,sigma=0.1` as a dict of strings."""
     factors: dict[str, str] = {}
@@ -245,7 +268,13 @@ def parse_factors(text: str) -> dict[str, str]:
     return factors
 
 
-def read_manifest(folder: Path) -> ModelCard | TaskCard:
+def _inside(path: str, folder: str) -> str:
+    if not path or PurePosixPath(path).is_absolute() or {"..", ""} & set(path.split("/")) or "\\" in path:
+        raise ValueError(f"{path!r} is not a relative path inside {folder}")
+    return path
+
+
+def read_manifest(folder: Path) -> AnyCard:
     """Reads and checks the manifest in `folder`; UserError says in one line what is wrong with it."""
     path = folder / MANIFEST
     try:
@@ -254,7 +283,7 @@ def read_manifest(folder: Path) -> ModelCard | TaskCard:
         raise UserError(f"{folder} is not a plugin folder: it has no {MANIFEST}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: {error}") from None
-    kinds: dict[str, type[ModelCard] | type[TaskCard]] = {"model": ModelCard, "task": TaskCard}
+    kinds: dict[str, type[AnyCard]] = {"model": ModelCard, "task": TaskCard, "judge": JudgeCard}
     kind = raw.get("kind")
     if not isinstance(kind, str) or kind not in kinds:
         raise UserError(f"{path}: kind is {kind!r}; {nearest(str(kind), kinds)}")

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from gmbench.errors import UserError, nearest
-from gmbench.plugin import MANIFEST, ModelCard, TaskCard, read_manifest
+from gmbench.plugin import MANIFEST, AnyCard, read_manifest
 
 ENTRY_POINT_GROUP = "gmbench.plugins"
 _BUNDLED = ("tasks", "baselines")
@@ -24,7 +24,7 @@ _BUNDLED = ("tasks", "baselines")
 class Plugin:
     """A manifest and where it was found. `package` is its dotted name where it can be imported by one."""
 
-    card: ModelCard | TaskCard
+    card: AnyCard
     folder: Path
     package: str = ""
 
@@ -44,6 +44,7 @@ class Registry:
 
     models: dict[str, Plugin] = field(default_factory=dict)
     tasks: dict[str, Plugin] = field(default_factory=dict)
+    judges: dict[str, Plugin] = field(default_factory=dict)
     broken: dict[Path, str] = field(default_factory=dict)
     clashes: dict[tuple[str, str], list[Path]] = field(default_factory=dict)
 
@@ -53,7 +54,7 @@ class Registry:
         except UserError as error:
             self.broken[folder] = str(error)
             return
-        table = self.models if card.kind == "model" else self.tasks
+        table = self._tables()[card.kind]
         if card.name in table and table[card.name].folder.resolve() != folder.resolve():
             known = self.clashes.setdefault((card.kind, card.name), [table[card.name].folder])
             known.append(folder)
@@ -69,25 +70,36 @@ class Registry:
         """The task of that name, or the plugin in the folder of that path."""
         return self._get("task", self.tasks, name)
 
+    def judge(self, name: str) -> Plugin:
+        """The judge of that name, or the plugin in the folder of that path."""
+        return self._get("judge", self.judges, name)
+
     def find(self, name: str) -> Plugin:
-        """The task or model of that name, or the plugin of either kind in the folder of that path."""
+        """The task, model or judge of that name, or the plugin of any kind in the folder of that path."""
         if _is_path(name):
             return self._in_folder(name)
-        in_models = name.rpartition("+")[0] in self.models or name in self.models or ("model", name) in self.clashes
-        if in_models and name in self.tasks:
-            raise UserError(f"{name!r} is a task and a model; give the path of its folder")
-        if in_models or name in self.tasks or ("task", name) in self.clashes:
-            return self.model(name) if in_models else self.task(name)
+        tables = self._tables()
+        kinds = [kind for kind, table in tables.items() if name in table or (kind, name) in self.clashes]
+        if name.rpartition("+")[0] in self.models:
+            kinds = ["model"]
+        if len(kinds) > 1:
+            raise UserError(f"{name!r} is a {' and a '.join(kinds)}; give the path of its folder")
+        if kinds:
+            return self.model(name) if kinds == ["model"] else self._get(kinds[0], tables[kinds[0]], name)
         for folder, reason in self.broken.items():
             if folder.name == name:
                 raise UserError(f"{name!r} has a broken manifest: {reason}")
-        raise UserError(f"no task or model is named {name!r}: {_hint(name, {**self.tasks, **self.models})}")
+        everything = {name: plugin for table in tables.values() for name, plugin in table.items()}
+        raise UserError(f"no task, model or judge is named {name!r}: {_hint(name, everything)}")
+
+    def _tables(self) -> dict[str, dict[str, Plugin]]:
+        return {"task": self.tasks, "model": self.models, "judge": self.judges}
 
     def _in_folder(self, name: str) -> Plugin:
         folder = Path(name).expanduser()
         if not folder.is_dir():
             raise UserError(f"no folder {name}: a plugin is named, or given as the path of its folder")
-        for plugin in (*self.models.values(), *self.tasks.values()):
+        for plugin in (plugin for table in self._tables().values() for plugin in table.values()):
             # A plugin that was found belongs to a package, and may import relatively from the folder above it.
             if plugin.folder.resolve() == folder.resolve():
                 return plugin
@@ -95,7 +107,7 @@ class Registry:
 
     def refuse_namesake(self, plugin: Plugin) -> None:
         """UserError where a plugin given by its path has the name of another that was found: results go by names."""
-        other = (self.models if plugin.card.kind == "model" else self.tasks).get(plugin.card.name)
+        other = self._tables()[plugin.card.kind].get(plugin.card.name)
         if other is not None and other.folder.resolve() != plugin.folder.resolve():
             raise UserError(
                 f"two {plugin.card.kind} plugins are named {plugin.card.name!r}: {other.folder} and {plugin.folder}; "

@@ -39,7 +39,7 @@ def check(plugin: str | Plugin, *, registry: Registry | None = None) -> list[Che
     """Executes every check of the plugin's kind and returns their results, in order.
 
     Arguments:
-        plugin: A task or a model: its name, the path of its folder, or what discovery found.
+        plugin: A task, a model or a judge: its name, the path of its folder, or what discovery found.
     """
     registry = registry or discover()
     found = registry.find(plugin) if isinstance(plugin, str) else plugin
@@ -47,6 +47,10 @@ def check(plugin: str | Plugin, *, registry: Registry | None = None) -> list[Che
         from gmbench.conformance import models
 
         return run_checks(models.CHECKS, models.ModelUnderTest(found, registry), models.PREREQUISITES)
+    if found.card.kind == "judge":
+        from gmbench.conformance import judges
+
+        return run_checks(judges.CHECKS, judges.JudgeUnderTest(found), judges.PREREQUISITES)
     from gmbench.conformance import tasks
 
     return run_checks(tasks.CHECKS, tasks.TaskUnderTest(found), tasks.PREREQUISITES)

@@ -26,8 +26,9 @@ INTRODUCTION = (
 )
 PLUS_MINUS = "± is half of the 95 % interval of the mean over seeds; without it there is one seed, or one fit."
 ORDER = (
-    "Rank in bold, the headline beside it with half of its 95 % interval; where there is no rank, the variant's table says "
-    "why. ≤ and ≥ mark upper and lower bounds. Models ranked on more variants come first, then those of better mean rank."
+    "Rank in bold, the headline beside it with half of its 95 % interval; where there is no rank, the variant's table "
+    "says why. ≤ and ≥ mark upper and lower bounds. Models ranked on more variants come first, then those of better "
+    "mean rank."
 )
 UNRANKED_TRACK = "smoke"
 

@@ -16,7 +16,7 @@ app = new_app()
 
 @app.command()
 def command(
-    plugin: Annotated[str, typer.Argument(help="A task or a model, by name or by the path of its plugin folder.")],
+    plugin: Annotated[str, typer.Argument(help="A task, a model or a judge, by name or by the path of its folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
 ) -> None:

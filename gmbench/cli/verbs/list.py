@@ -1,4 +1,4 @@
-"""`gmbench list`: the tasks, models and metrics there are. Reads manifests, executes no plugin."""
+"""`gmbench list`: the tasks, models, judges and metrics there are. Reads manifests, executes no plugin."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ app = new_app()
 
 @app.command()
 def command(
-    what: Annotated[str, typer.Argument(help="tasks, models or metrics; all three when left out.")] = "",
+    what: Annotated[str, typer.Argument(help="tasks, models, judges or metrics; all when left out.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """List tasks, models or metrics. Broken manifests are named and skipped."""
+    """List tasks, models, judges or metrics. Broken manifests are named and skipped."""
     from gmbench.errors import UserError, nearest
     from gmbench.registry import discover
 
@@ -29,7 +29,12 @@ def command(
         print(f"warning: skipped {folder}: {reason}", file=sys.stderr)
     for (kind, name), paths in registry.clashes.items():
         print(f"warning: two {kind} plugins are named {name!r}: {' and '.join(map(str, paths))}", file=sys.stderr)
-    listings = {"tasks": _tasks(registry), "models": _models(registry), "metrics": _metrics(registry)}
+    listings = {
+        "tasks": _tasks(registry),
+        "models": _models(registry),
+        "judges": _judges(registry),
+        "metrics": _metrics(registry),
+    }
     if what and what not in listings:
         raise UserError(f"nothing is listed as {what!r}: {nearest(what, listings)}")
     chosen = {what: listings[what]} if what else listings
@@ -67,6 +72,13 @@ def _models(registry: Any) -> list[dict[str, Any]]:
             "summary": card.summary,
         }
         for card in (plugin.card for _, plugin in sorted(registry.models.items()))
+    ]
+
+
+def _judges(registry: Any) -> list[dict[str, Any]]:
+    return [
+        {"name": card.name, "accepts": card.accepts, "weights": sorted(card.weights), "summary": card.summary}
+        for card in (plugin.card for _, plugin in sorted(registry.judges.items()))
     ]
 
 

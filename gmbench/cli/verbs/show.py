@@ -1,4 +1,4 @@
-"""`gmbench show NAME`: the card of a task, a model or a metric. Reads manifests, executes no plugin."""
+"""`gmbench show NAME`: the card of a task, a model, a judge or a metric. Reads manifests, executes no plugin."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import typer
 from gmbench.cli.app import Debug, new_app
 
 if TYPE_CHECKING:
-    from gmbench.plugin import MetricCard, ModelCard, Paper, TaskCard
+    from gmbench.plugin import AnyCard, JudgeCard, MetricCard, ModelCard, Paper, TaskCard
 
 app = new_app()
 
 
 @app.command()
 def command(
-    name: Annotated[str, typer.Argument(help="A task, a model, model+preset or a metric; or a plugin's folder.")],
+    name: Annotated[str, typer.Argument(help="A task, a model, model+preset, a judge or a metric; or a folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show the card of a task, a model or a metric: paper, hyper-parameters by task, protocol, published numbers."""
+    """Show a card: paper, hyper-parameters by task, protocol, metrics, published numbers, weights."""
     from gmbench.plugin import ModelCard, TaskCard
     from gmbench.published import read_published
     from gmbench.registry import discover
@@ -30,7 +30,7 @@ def command(
     registry = discover()
     tasks = [task.card for _, task in sorted(registry.tasks.items()) if isinstance(task.card, TaskCard)]
     metrics = {task.name: task.metrics[name] for task in tasks if name in task.metrics}
-    if metrics and name not in {**registry.models, **registry.tasks}:
+    if metrics and name not in {**registry.models, **registry.tasks, **registry.judges}:
         if as_json:
             print(json.dumps({task: metric.model_dump(mode="json") for task, metric in metrics.items()}, indent=2))
         for line in () if as_json else _metric_lines(name, metrics):
@@ -40,21 +40,24 @@ def command(
     card = plugin.card
     preset = card.preset_of(name) if isinstance(card, ModelCard) else ""
     configs = _configs(card, preset, tasks) if isinstance(card, ModelCard) else {}
-    rows = [] if isinstance(card, ModelCard) else read_published(plugin.folder, card)
+    rows = read_published(plugin.folder, card) if isinstance(card, TaskCard) else []
     if as_json:
         shown = card.model_dump(mode="json") | {"folder": str(plugin.folder)}
-        if not isinstance(card, ModelCard):
+        if isinstance(card, TaskCard):
             shown["published"] = [row.model_dump(mode="json") for row in rows]
-        else:
+        if isinstance(card, ModelCard):
             shown["effective"] = configs
         print(json.dumps(shown, indent=2))
         return
-    lines = _model_lines(card, preset, configs) if isinstance(card, ModelCard) else _task_lines(card, rows)
+    if isinstance(card, ModelCard):
+        lines = _model_lines(card, preset, configs)
+    else:
+        lines = _task_lines(card, rows) if isinstance(card, TaskCard) else _judge_lines(card)
     for line in (*_common_lines(card), *lines, "", f"folder: {plugin.folder}"):
         print(line)
 
 
-def _common_lines(card: ModelCard | TaskCard) -> Iterator[str]:
+def _common_lines(card: AnyCard) -> Iterator[str]:
     yield f"{card.kind} {card.name}, version {card.version}"
     yield card.summary
     if card.paper:
@@ -131,6 +134,14 @@ def _task_lines(card: TaskCard, published: list[Any]) -> Iterator[str]:
     for row in published:
         note = f"; {row.note}" if row.note else ""
         yield f"  {row.model}, {row.variant}: {row.metric} {row.value:g} ({row.source}{note})"
+    yield from _prose("notes", card.notes)
+
+
+def _judge_lines(card: JudgeCard) -> Iterator[str]:
+    yield f"accepts: {', '.join(card.accepts)}"
+    for name, weights in card.weights.items():
+        yield from ("", f"weights {name}: {weights.summary}", f"  {weights.file}, SHA-256 {weights.sha256}")
+        yield f"  made by: {weights.command}"
     yield from _prose("notes", card.notes)
 
 
