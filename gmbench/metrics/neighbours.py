@@ -48,7 +48,8 @@ def neighbours(generated: Tensor, real: Tensor, *, k: int) -> Neighbours:
 
     A standard error has two parts: the points' own, as of independent ones, and that of the other set, from what each
     of its members alone decides. Balls are left out without letting their neighbours' grow, which makes the errors of
-    the three shares wide (1.1 to 2 times, in simulations); the density's is within a quarter.
+    the three shares wide (1.1 to 2 times in simulations, more where a share is almost 1); the density's is within a
+    quarter.
 
     Arguments:
         generated: Features of generated points, (N, F), N above k.

@@ -80,8 +80,27 @@ def test_show_what_is_not_there(gmbench: Call) -> None:
 
 
 def test_tasks_without_data_files(gmbench: Call) -> None:
-    assert gmbench("data", "status").err == "the tasks need no data files: data are generated\n"
     assert gmbench("data", "fetch", "ising").err == "ising needs no data files: data are generated\n"
+
+
+def test_fetching_goes_on_past_a_file_that_cannot_be_had(
+    gmbench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    monkeypatch.setenv("GMBENCH_DATA", str(data))
+    monkeypatch.setattr("gmbench.data.local.cache_folder", lambda: tmp_path / "cache")
+    asked = []
+
+    def download(file: object, path: Path) -> None:
+        asked.append(file.path)  # type: ignore[attr-defined]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"not it")
+
+    monkeypatch.setattr("gmbench.data.local._download", download)
+    found = gmbench("data", "fetch", "dynamic_mnist")
+    assert found.code == 2 and found.err.count("\n") == 1
+    assert "binarized_mnist_train.amat.gz is missing and has no address" in found.err
+    assert "damaged" in found.err and "omniglot/images_background_small2.zip" in asked
 
 
 def test_data_of_a_task(gmbench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coins: Path) -> None:

@@ -35,11 +35,18 @@ def status(task: TaskName = "", debug: Debug = False) -> None:
 
 @app.command()
 def fetch(task: TaskName = "", debug: Debug = False) -> None:
-    """Download what is missing, and check it."""
+    """Download what is missing, and check it; what cannot be had is named in the end."""
     from gmbench.data import local
+    from gmbench.errors import UserError
 
+    faults = []
     for name, file in _files(task):
-        print(f"{name}  {local.fetch(file)}")
+        try:
+            print(f"{name}  {local.fetch(file)}")
+        except UserError as fault:
+            faults.append(str(fault))
+    if faults:
+        raise UserError("; ".join(faults))
 
 
 @app.command()
