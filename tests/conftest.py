@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# The networks of the tests are small, and several threads on cores that others use too spin more than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 PLUGINS = Path(__file__).parent / "plugins"
 
