@@ -41,6 +41,7 @@ class Data:
         truth: The true distribution; the harness hands it to reference rows only, every other model gets None.
         draw_labelled: `draw_labelled(num, rng)` gives training points (num, ...) with their classes, int64 (num,);
             None where the task has no labels.
+        num_classes: How many classes those are; 0 where there are none.
     """
 
     space: Space
@@ -49,6 +50,7 @@ class Data:
     validation: Tensor
     truth: Any = None
     draw_labelled: Callable[[int, torch.Generator], tuple[Tensor, Tensor]] | None = None
+    num_classes: int = 0
 
     @property
     def fixed(self) -> Tensor:

@@ -209,6 +209,10 @@ class TaskCard(Card):
         for variant in self.variants:
             if missing := set(variant.tracks) - set(self.tracks):
                 raise ValueError(f"variant {variant.name!r} names tracks without a budget: {sorted(missing)}")
+        for file in self.data:
+            for one in file.variants:
+                if not any(parse_factors(one).items() <= variant.factors.items() for variant in self.variants):
+                    raise ValueError(f"file {file.path} is for {one!r}, which no variant has")
         return self
 
     @property

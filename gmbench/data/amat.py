@@ -54,7 +54,7 @@ def _parsed(lines: NDArray[np.uint8], width: int, path: Path, num_before: int) -
         line = num_before + 1 + int(np.count_nonzero(kind[: int(bad.argmax())] == _END))
         raise UserError(f"{path}: line {line} has a value other than 0 and 1")
     begins = np.concatenate([[0], np.flatnonzero(kind == _END) + 1])
-    widths = np.add.reduceat(is_bit, begins, dtype=np.int64)
+    widths = np.add.reduceat(np.append(is_bit, False), begins, dtype=np.int64)  # an empty last line begins at the end
     if len(wrong := np.flatnonzero(widths != width)):
         first = int(wrong[0])
         raise UserError(f"{path}: line {num_before + first + 1} has {widths[first]} values where {width} are expected")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from gmbench.baselines.energy.dbn.model import DBN
-from gmbench.errors import MissingCapability
+from gmbench.errors import MissingCapability, UserError
 from gmbench.metrics.harmonium import exact_log_partition, log_density
 from gmbench.model import CAPABILITIES, Data, offers
 from gmbench.plugin import ModelCard, read_manifest
@@ -228,3 +229,9 @@ def test_sizes_of_the_stack_follow_the_config() -> None:
     model = build(12, hidden=(7, 5, 3))
     assert [tuple(m.weight.shape) for m in model._stack] == list(pairwise((12, 7, 5, 3)))
     assert model.harmonium().weight.shape == (5, 3)
+
+
+def test_more_classes_than_units_are_refused_before_anything_is_fitted() -> None:
+    data = replace(data_from(two_clusters(), 8), num_classes=101)
+    with pytest.raises(UserError, match="num_classes=10, and the task has 101"):
+        build(8, "labels").stages(data)

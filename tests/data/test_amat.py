@@ -73,3 +73,12 @@ def test_faults_name_the_file_and_the_line(
     with pytest.raises(UserError, match=message) as caught:
         read_amat(path, width=11)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_an_empty_line_where_a_block_ends_is_a_fault_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = text(BITS[:3]) + b"\n" + text(BITS[3:])
+    monkeypatch.setattr(amat, "BLOCK", len(text(BITS[:3])))  # the block ends with the third line, or with the empty one
+    with pytest.raises(UserError, match="line 4 has 0 values where 11 are expected"):
+        read_amat(written(tmp_path / "a.amat", content), width=11)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from gmbench.errors import UserError
-from gmbench.plugin import DataFile
+from gmbench.plugin import DataFile, TaskCard
 from gmbench.registry import discover
 
 PYPROJECT = """
@@ -91,3 +92,14 @@ def test_data_files_stay_in_their_folder(path: str) -> None:
     with pytest.raises(ValidationError, match="not a relative path inside the data folder"):
         DataFile(path=path, sha256="0" * 64)
     assert DataFile(path="mnist/train..gz", sha256="0" * 64)
+
+
+def test_a_file_is_for_variants_that_there_are(coins: Path) -> None:
+    raw = tomllib.loads((coins / "coin_task" / "plugin.toml").read_text())
+    variant = raw["variants"][0]["name"]
+    raw["data"] = [{"path": "a/b", "sha256": "0" * 64, "variants": [variant]}]
+    card = TaskCard.model_validate(raw)
+    assert card.data[0].needed_by(card.variants[0].factors)
+    raw["data"][0]["variants"] = ["no_such=1"]
+    with pytest.raises(ValueError, match="'no_such=1', which no variant has"):
+        TaskCard.model_validate(raw)

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
-from gmbench.errors import MissingCapability
+from gmbench.errors import MissingCapability, UserError
 from gmbench.model import Config as BaseConfig
 from gmbench.model import Data, Harmonium, Model
 from gmbench.samplers.noise import uniforms
@@ -93,6 +93,7 @@ class DBN(Model):
 
         Raises:
             MissingCapability: The features are to be supervised, and the task has no labels.
+            UserError: It has more classes than `num_classes`.
         """
         stages: list[Stage] = []
         for depth, machine in enumerate(self._stack):
@@ -120,6 +121,8 @@ class DBN(Model):
             return []
         if labelled is None:
             raise MissingCapability("supervised_steps > 0 trains features on classes, and this variant has none")
+        if data.num_classes > c.num_classes:
+            raise UserError(f"num_classes={c.num_classes}, and the task has {data.num_classes}: set that number")
         features, classifier = self.features, self.classifier
         adam = torch.optim.Adam([*features.parameters(), *classifier.parameters()], lr=c.supervised_learning_rate)
 

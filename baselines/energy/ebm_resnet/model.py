@@ -68,7 +68,7 @@ class ResNetEBM(Model):
         warmup: float = Field(ge=0, lt=1)
         """Share of the updates in which the learning rate rises linearly from 0."""
         energy_l2: float = Field(ge=0)
-        """Weight of the mean of g(x)^2 over data and chains in the loss: keeps energies from growing without limit."""
+        """Weight of E[g(x)^2] over data, and of that over chains, in the loss: keeps energies from growing."""
         average: float = Field(ge=0, lt=1)
         """Decay of the weights' exponential moving average in an update; 0 keeps the last weights."""
         sample_steps: int = Field(ge=1)

@@ -65,7 +65,8 @@ class BernoulliMixture(Model):
     @torch.no_grad()
     def _fit(self, data: Data, rng: Generator) -> None:
         c = self.config
-        x = (data.draw(c.num_draws, rng) if data.train is None else data.train).to(self.mean)
+        on_cpu = rng if rng.device.type == "cpu" else torch.Generator().manual_seed(rng.initial_seed())
+        x = (data.draw(c.num_draws, on_cpu) if data.train is None else data.train).to(self.mean)
         validation = data.validation.to(self.mean)
         begin = start(x, c.num_components, rng=rng)
         self.validation_nll.fill_(torch.inf)

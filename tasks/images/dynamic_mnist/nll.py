@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from gmbench.errors import MissingCapability
 from gmbench.estimate import Kind
-from gmbench.metrics.ais import ais, raise_
+from gmbench.metrics.ais import ais, data_base, raise_
 from gmbench.metrics.harmonium import (
     MAX_BITS,
     ais_harmonium,
@@ -29,6 +29,7 @@ BLOCK = 500
 ELBO_DRAWS = 50  # a point; more of them only lessen the noise
 LATENT = ("prior", "posterior", "log_likelihood")
 MAX_ENUMERATED = 16
+MAX_ROWS = 5000  # training points whose means are enough for a base
 
 
 @dataclass(frozen=True)
@@ -49,26 +50,35 @@ class Scored:
 
 
 def log_likelihoods(
-    model: Any, x: Tensor, base: Tensor, budget: Mapping[str, Any], rng: Generator
+    model: Any, x: Tensor, train: Tensor, budget: Mapping[str, Any], rng: Generator
 ) -> Iterator[Scored]:
     """Every estimate of log p(x) that the model allows; the first is the one that ranks it.
 
     A model's own `log_prob` comes first; then the importance-weighted bound of a latent-variable model; then a
     harmonium or an energy, whose log Z is exact where a layer or the space is small. Where it is not, forward AIS is
-    optimistic and only shown, and RAISE, which is conservative, ranks.
+    optimistic and only shown. What ranks is the subject `annealed`: the distribution that annealing reaches from the
+    training data's means in the stated number of steps, of whose likelihood RAISE is a bound. It is close to the
+    machine's or the energy's own where annealing finds all of its modes; where it does not, neither number tells.
 
     Arguments:
         x: Test points (N, D).
-        base: P(bit = 1), (D,), of the product of Bernoullis where annealing starts.
+        train: Training points (M, D), whose means are those of the product of Bernoullis where annealing starts.
         budget: num_importance, ais_steps, ais_chains, raise_steps, raise_chains, num_ascents.
         rng: On the model's device.
 
     Raises:
         MissingCapability: The model allows none.
     """
-    x, base = x.to(rng.device), base.to(rng.device)
+    x, train = x.to(rng.device), train.to(rng.device)
     found = False
     declined = []
+    enumerated = offers(model, "energy") and not offers(model, "harmonium") and x.shape[1] <= MAX_ENUMERATED
+    if enumerated and (not offers(model, "log_prob") or not model.likelihood.subject):
+        try:  # the same distribution as that of a bound that the model may offer, but exact
+            yield _enumerated(model, x, rng)
+            found = True
+        except MissingCapability as reason:
+            declined.append(str(reason))
     if offers(model, "log_prob"):
         try:
             log_p = torch.cat([model.log_prob(block, rng=rng).double() for block in x.split(BLOCK)])
@@ -84,10 +94,12 @@ def log_likelihoods(
         found = True
     try:
         if offers(model, "harmonium"):
-            yield from _of_harmonium(model, x, base, budget, rng)
+            yield from _of_harmonium(model, x, train, budget, rng)
             found = True
-        elif offers(model, "energy"):
-            yield from _of_energy(model, x, base, budget, rng, ranks=not found)
+        elif enumerated and found and offers(model, "log_prob") and model.likelihood.subject:
+            yield _enumerated(model, x, rng)
+        elif offers(model, "energy") and not enumerated:
+            yield from _of_energy(model, x, train, budget, rng, ranks=not found)
             found = True
     except MissingCapability as reason:
         declined.append(str(reason))
@@ -96,14 +108,13 @@ def log_likelihoods(
 
 
 def _of_harmonium(
-    model: Any, x: Tensor, base: Tensor, budget: Mapping[str, Any], rng: Generator
+    model: Any, x: Tensor, train: Tensor, budget: Mapping[str, Any], rng: Generator
 ) -> Iterator[Scored]:
     machine: Harmonium = model.harmonium()
     deep = offers(model, "ascend")
     if deep:
         ascents = [_ascend(model, x, rng) for _ in range(budget["num_ascents"])]
-        # annealing starts at the mean activities of the top's visible bits, as it does at the data's means
-        base = torch.cat([v for v, _ in ascents]).mean(0).clamp(0.01, 0.99)
+        train = _ascend(model, train[:MAX_ROWS], rng)[0]  # annealing starts at the means of the top's visible bits
     else:
         ascents = [(x, torch.zeros(len(x), dtype=torch.float64, device=x.device))]
     log_f = torch.stack([log_density(machine, v.double()) + log_w for v, log_w in ascents])  # (S, N)
@@ -113,6 +124,7 @@ def _of_harmonium(
         log_z = float(exact_log_partition(machine))
         yield Scored(f"{name}exact_z" if deep else "exact", log_f - log_z, "lower_bound" if deep else "exact")
         return
+    base = data_base(train)
     steps, chains = budget["raise_steps"], budget["raise_chains"]
     parts = []
     for _ in range(chains):
@@ -121,12 +133,11 @@ def _of_harmonium(
         one = [raise_harmonium(machine, base, block, num_chains=1, num_steps=steps, rng=rng) for block in blocks]
         parts.append(torch.cat(one) + log_w)
     log_p = torch.logsumexp(torch.stack(parts), 0) - torch.log(torch.tensor(float(chains)))
-    yield Scored(f"raise{steps}x{chains}", log_p.double().cpu(), "lower_bound")
+    yield Scored(f"annealed.raise{steps}x{chains}", log_p.double().cpu(), "lower_bound")
     steps, chains = budget["ais_steps"], budget["ais_chains"]
     z = ais_harmonium(machine, base, num_chains=chains, num_steps=steps, rng=rng).log_z
-    # an underestimated log Z against a bound on log f: of a deep machine neither side is sure
-    kind: Kind = "consistent" if deep else "upper_bound"
-    yield Scored(f"{name}ais{steps}x{chains}", log_f - z.value, kind, z.stderr or 0.0)
+    # of a deep machine log f is a bound from below, but a log Z that misses a mode is worse than that
+    yield Scored(f"{name}ais{steps}x{chains}", log_f - z.value, "upper_bound", z.stderr or 0.0)
 
 
 def _ascend(model: Any, x: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
@@ -134,18 +145,25 @@ def _ascend(model: Any, x: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
     return v, log_w.double()
 
 
+def _enumerated(model: Any, x: Tensor, rng: Generator) -> Scored:
+    def log_f(points: Tensor) -> Tensor:
+        value: Tensor = -model.energy(points)
+        return value
+
+    log_z = enumerate_log_partition(log_f, x.shape[1], device=rng.device)
+    of_x = torch.cat([log_f(block).double() for block in x.split(BLOCK)]).cpu()
+    return Scored("ebm.exact", of_x - log_z.value, "exact")
+
+
 def _of_energy(
-    model: Any, x: Tensor, base: Tensor, budget: Mapping[str, Any], rng: Generator, *, ranks: bool
+    model: Any, x: Tensor, train: Tensor, budget: Mapping[str, Any], rng: Generator, *, ranks: bool
 ) -> Iterator[Scored]:
     def log_f(points: Tensor) -> Tensor:
         value: Tensor = -model.energy(points)
         return value
 
+    base = data_base(train)
     of_x = torch.cat([log_f(block).double() for block in x.split(BLOCK)]).cpu()
-    if x.shape[1] <= MAX_ENUMERATED:
-        log_z = enumerate_log_partition(log_f, x.shape[1], device=rng.device)
-        yield Scored("ebm.exact", of_x - log_z.value, "exact")
-        return
     target, kernel, suffix = FunctionTarget(log_f), GibbsWithGradients(), ""
     if not _is_differentiable(log_f, x[:1]):
         kernel, suffix = GibbsWithGradients(exact=True), ".exact_flips"
@@ -155,7 +173,7 @@ def _of_energy(
             raise_(target, base, block, kernel, num_chains=chains, num_steps=steps, rng=rng)
             for block in x.split(BLOCK)
         ])  # fmt: skip
-        yield Scored(f"ebm.raise{steps}x{chains}{suffix}", log_p.cpu(), "lower_bound")
+        yield Scored(f"annealed.raise{steps}x{chains}{suffix}", log_p.cpu(), "lower_bound")
     steps, chains = budget["ais_steps"], budget["ais_chains"]
     z = ais(target, base, kernel, num_chains=chains, num_steps=steps, rng=rng).log_z
     yield Scored(f"ebm.ais{steps}x{chains}{suffix}", of_x - z.value, "upper_bound", z.stderr or 0.0)

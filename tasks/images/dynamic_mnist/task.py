@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from gmbench.data.local import fetch, file_of, locate
+from gmbench.data.local import fetch, file_of
 from gmbench.errors import MissingCapability
 from gmbench.estimate import Estimate
 from gmbench.judge import load_judge
-from gmbench.metrics.ais import data_base
 from gmbench.metrics.auc import auc
 from gmbench.metrics.latent_information import active_units, kl, mutual_information
 from gmbench.metrics.likelihood import excess_nats, nll
@@ -21,7 +20,7 @@ from gmbench.metrics.memorisation import nearest_by_hamming, nn_ratio
 from gmbench.metrics.mmd2 import exp_hamming, mmd2, permutation_null
 from gmbench.model import Data, offers
 from gmbench.plugin import TaskCard
-from gmbench.randomness import stream
+from gmbench.randomness import derive_seed, stream
 from gmbench.spaces import BinaryVector
 from gmbench.task import Context, Measurement, Task
 
@@ -37,6 +36,7 @@ EXACT: dict[str, type[ExactImages]] = {"exact4_bars": NoisyBars, "exact4_rbm": S
 LAYOUTS = {"exact4_bars": (4, 4), "exact4_rbm": (4, 4), "digits8": (8, 8)}
 ENCODERS = {"mnist_static": "mnist"}  # images of one kind, of which only mnist has classes
 SILHOUETTES = "caltech101_silhouettes/caltech101_silhouettes_28.mat"
+OF_DIGITS = ("mnist", "mnist_static")  # silhouettes are images of another kind, of the same size
 SHOWN = 64  # images of a gallery
 
 
@@ -64,6 +64,8 @@ class DynamicMNIST(Task):
             held_out = truth.sample(self.card.protocol["num_validation_exact"], rng=stream(*names, "validation"))
             return Data(self.space, None, lambda num, rng: truth.sample(num, rng=rng), held_out, truth)
         images = self.images
+        if self.name in OF_DIGITS:  # what is measured with it should not be missing after the fit
+            fetch(file_of(self.card, SILHOUETTES))
 
         def draw_rows(num: int, rng: Generator) -> tuple[Tensor, Tensor]:
             rows = torch.randint(len(images.train), (num,), generator=rng)
@@ -81,6 +83,7 @@ class DynamicMNIST(Task):
             lambda num, rng: draw_rows(num, rng)[0],
             images.validation,
             draw_labelled=None if images.train_classes is None else draw_labelled,
+            num_classes=images.num_classes,
         )
 
     @cached_property
@@ -98,7 +101,7 @@ class DynamicMNIST(Task):
 
     def measure_nll(self, model: Any, context: Context) -> Measurement:
         found = Measurement()
-        for one in log_likelihoods(model, self.test, data_base(self.train), self.budget, context.rng):
+        for one in log_likelihoods(model, self.test, self.train, self.budget, context.rng):
             found.estimates[f"nll.{one.key}"] = nll(one.log_p, one.kind, log_z_stderr=one.log_z_stderr)
             if not found.headline:
                 found.headline, found.per_point = f"nll.{one.key}", -one.log_p.float()
@@ -112,7 +115,7 @@ class DynamicMNIST(Task):
         log_p_true = self.truth.log_prob(self.test)
         return Measurement({
             f"excess_nats.{one.key}": excess_nats(one.log_p, log_p_true, one.kind, log_z_stderr=one.log_z_stderr)
-            for one in log_likelihoods(model, self.test, data_base(self.train), self.budget, context.rng)
+            for one in log_likelihoods(model, self.test, self.train, self.budget, context.rng)
         })  # fmt: skip
 
     def measure_latents(self, model: Any, context: Context) -> Measurement:
@@ -135,7 +138,7 @@ class DynamicMNIST(Task):
     def measure_features(self, model: Any, context: Context) -> Measurement:
         if self.truth is not None:
             raise MissingCapability("no feature network is trained on this variant, whose truth is known")
-        x = context.draws(self.budget["num_samples"])
+        x = context.draws(self._num_samples)
         k = self.card.protocol["neighbours_k"]
         judge = load_judge("binary_cnn", weights=ENCODERS.get(self.name, self.name))
         found = feature_distances(judge, x, self.train, self.images.test, k=k)
@@ -145,12 +148,12 @@ class DynamicMNIST(Task):
         return Measurement(found, pictures={"samples": picture})
 
     def measure_mmd2(self, model: Any, context: Context) -> Measurement:
-        num, bandwidth = self.budget["num_samples"], self.card.protocol["mmd_bandwidth"]
+        num, bandwidth = self._num_samples, self.card.protocol["mmd_bandwidth"]
         y = self.truth.sample(num, rng=self.rng("test")) if self.truth is not None else self.images.test[:num]
         x, kernel = context.draws(num), exp_hamming(bandwidth)
         key = f"mmd2.exp_hamming.bw{bandwidth}.n{num}"
         null = permutation_null(
-            x, y, kernel, num_permutations=200, rng=torch.Generator().manual_seed(context.rng.initial_seed())
+            x, y, kernel, num_permutations=200, rng=_cpu(context.rng)
         )
         note = f"200 relabellings, whose p is {null.p_value:.3g}"
         return Measurement({
@@ -160,7 +163,7 @@ class DynamicMNIST(Task):
     def measure_nn_ratio(self, model: Any, context: Context) -> Measurement:
         if self.truth is not None:
             raise MissingCapability("training draws are unlimited here: there is nothing to memorise")
-        num, train = self.budget["num_samples"], self.images.train
+        num, train = self._num_samples, self.images.train
         # a memoriser of grey images gives fresh binarizations of them, which lie off their means like any others
         copies = self.train[: len(self.images.test)] if self.images.dynamic else train[:num]
         held_out = nearest_by_hamming(self.images.test[:num], train).distance
@@ -182,6 +185,8 @@ class DynamicMNIST(Task):
         for name, (of_train, of_test) in pairs.items():
             found[f"probe_accuracy{name}.n{len(train)}"] = probe_accuracy(of_train, classes, of_test, test_classes)
             for per_class in self.card.protocol["few_labels"]:
+                if int(classes.bincount(minlength=images.num_classes).min()) < per_class:
+                    continue  # the labels do not suffice
                 few = few_label_accuracy(
                     of_train,
                     classes,
@@ -208,6 +213,8 @@ class DynamicMNIST(Task):
         return Measurement(found, pictures={"reconstructions": picture})
 
     def measure_ood_auc(self, model: Any, context: Context) -> Measurement:
+        if self.truth is not None:
+            raise MissingCapability("the truth is known here: the excess over it says more")
         num = self.budget["score_importance"]
         inside = score(model, self.test, num, context.rng)
         found = {}
@@ -215,13 +222,19 @@ class DynamicMNIST(Task):
             found[f"ood_auc.{name}"] = auc(inside, score(model, x, num, context.rng))
         return Measurement(found)
 
+    @property
+    def _num_samples(self) -> int:
+        """Samples that are compared with as many test images and, for the floors, training images."""
+        num: int = self.budget["num_samples"]
+        return num if self.truth is not None else min(num, len(self.images.test), len(self.images.train))
+
     def _outliers(self) -> dict[str, Tensor]:
         num = len(self.test)
         sets = {
             "bars": bars_and_stripes(num, self.layout, rng=self.rng("bars")),
             "mirrored": mirrored(self.test, self.layout),
         }
-        if self.name in ("mnist", "mnist_static") and locate(file_of(self.card, SILHOUETTES)).is_file():
+        if self.name in OF_DIGITS:
             sets["silhouettes"] = load("caltech", lambda path: fetch(file_of(self.card, path))).test[:num]
         return sets
 
@@ -240,7 +253,7 @@ def _truth(name: str) -> ExactImages:
 
 
 def _cpu(rng: Generator) -> Generator:
-    return torch.Generator().manual_seed(rng.initial_seed())
+    return torch.Generator().manual_seed(derive_seed("dynamic_mnist/cpu", rng.initial_seed()))
 
 
 def _features(model: Any, x: Tensor, context: Context) -> Tensor:
