@@ -8,7 +8,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,7 @@ def data_for(plan: Plan, task: Task) -> Data:
     data = task.data(plan.request.seed)
     if plan.model_card.role == "reference":
         return data
-    return Data(data.space, data.train, data.draw, data.validation)
+    return replace(data, truth=None)
 
 
 def _parents(plan: Plan, options: Options) -> dict[str, Model]:

@@ -13,8 +13,10 @@ from torch import Generator, Tensor
 from gmbench.errors import MissingCapability, UserError
 from gmbench.measuring import Measured, measure
 from gmbench.model import Data
+from gmbench.plan import Request, make_plan
 from gmbench.plugin import TaskCard
 from gmbench.registry import discover
+from gmbench.runner import data_for, make_task
 from gmbench.task import Task
 
 
@@ -173,3 +175,11 @@ def test_silhouettes_without_their_file_are_asked_for(monkeypatch: pytest.Monkey
 def test_a_model_without_a_likelihood_has_no_headline() -> None:
     with pytest.raises(MissingCapability):
         make("digits8").measure("nll", SimpleNamespace(sample=None), SimpleNamespace(rng=rng()))
+
+
+@pytest.mark.parametrize(("variant", "model"), [("digits8", "dbn"), ("exact4_bars", "dbn"), ("exact4_bars", "truth")])
+def test_a_run_hands_classes_to_models_and_the_truth_to_reference_rows(variant: str, model: str) -> None:
+    plan = make_plan(Request("dynamic_mnist", model, f"data={variant}", "smoke"))
+    data = data_for(plan, make_task(plan))
+    assert (data.truth is not None) == (model == "truth")
+    assert (data.draw_labelled is not None) == (variant == "digits8") == (data.num_classes == 10)
