@@ -37,7 +37,7 @@ class Scored:
     """log p of the test points by one estimator.
 
     Arguments:
-        key: Which distribution and estimator: `exact`, `iw5000`, `ebm.raise1000x1` …
+        key: Which distribution and estimator: `exact`, `iw5000`, `annealed.raise1000x1` …
         log_p: (N,), float64, nats.
         kind: What `log_p` is of log p(x).
         log_z_stderr: Standard error of a log Z that all points share.
@@ -54,11 +54,12 @@ def log_likelihoods(
 ) -> Iterator[Scored]:
     """Every estimate of log p(x) that the model allows; the first is the one that ranks it.
 
-    A model's own `log_prob` comes first; then the importance-weighted bound of a latent-variable model; then a
-    harmonium or an energy, whose log Z is exact where a layer or the space is small. Where it is not, forward AIS is
-    optimistic and only shown. What ranks is the subject `annealed`: the distribution that annealing reaches from the
-    training data's means in the stated number of steps, of whose likelihood RAISE is a bound. It is close to the
-    machine's or the energy's own where annealing finds all of its modes; where it does not, neither number tells.
+    An energy on few bits is enumerated first, unless the model has another distribution beside it; then come a model's
+    own `log_prob`; the importance-weighted bound of a latent-variable model; a harmonium or an energy, whose log Z is
+    exact where a layer or the space is small. Where it is not, forward AIS is optimistic and only shown.
+    What ranks then is the subject `annealed`: the distribution that annealing reaches from the training data's means in
+    the stated number of steps, of whose likelihood RAISE is a bound. It is close to the machine's or the energy's own
+    where annealing finds all of its modes; where it does not, neither number tells.
 
     Arguments:
         x: Test points (N, D).
