@@ -38,8 +38,8 @@ def adapt(model: Any, space: Space, likelihood: Likelihood | None = None) -> Sim
         draw = _with_rng(model.sample)
 
         def sample(num: int, *, given: Any = None, rng: Generator) -> Tensor:
-            x = _tensor(draw(num, rng=rng) if given is None else draw(num, given=given, rng=rng)).float()
-            _valid(space, x, "the model's samples")
+            x = _tensor(draw(num, rng=rng) if given is None else draw(num, given=given, rng=rng))
+            x = _valid(space, x, "the model's samples")
             if len(x) != num:
                 raise UserError(f"the model's sample({num}) gave {len(x)} points")
             return x
@@ -49,7 +49,7 @@ def adapt(model: Any, space: Space, likelihood: Likelihood | None = None) -> Sim
         evaluate = _with_rng(model.log_prob)
         offered.likelihood = getattr(model, "likelihood", None) or likelihood or Likelihood()
         offered.log_prob = lambda x, *, rng: _tensor(evaluate(x, rng=rng))
-    for name in ("energy", "couplings"):
+    for name in ("energy", "couplings", "token_log_prob"):
         if hasattr(model, name):
             setattr(offered, name, _as_tensor(getattr(model, name)))
     if hasattr(model, "sampler"):
@@ -102,9 +102,8 @@ def read_samples(path: Path, space: Space) -> Tensor:
         raise UserError(f"{path} is not a readable .npy or .npz file, as np.savez writes it: {reason}") from None
     if array.dtype.kind not in "biuf":
         raise UserError(f"{path}: the samples have dtype {array.dtype}; numbers are expected")
-    samples = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-    _valid(space, samples, f"{path}: samples")
-    return samples
+    exact = np.float64 if array.dtype.kind == "f" else np.int64  # what numpy may hold and torch cannot, as `>i4`
+    return _valid(space, torch.from_numpy(np.ascontiguousarray(array, dtype=exact)), f"{path}: samples")
 
 
 def _read_archive(path: Path) -> Any:
@@ -170,9 +169,12 @@ def _tensor(values: Any) -> Tensor:
     return values.detach() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
 
 
-def _valid(space: Space, x: Tensor, what: str) -> None:
+def _valid(space: Space, x: Tensor, what: str) -> Tensor:
+    """`x` as points of the space; UserError where it is none."""
     try:
-        space.validate(x, what)
+        points = space.cast(x)
+        space.validate(points, what)
+        return points
     except ValueError as error:
         hint = _hint(space, x)
         raise UserError(f"{error}; {hint}" if hint else str(error)) from None

@@ -136,6 +136,36 @@ class HasLogProb(Protocol):
 
 
 @runtime_checkable
+class HasTokenLogProb(Protocol):
+    def token_log_prob(self, x: Tensor) -> Tensor:
+        """log p(x_t | x_1 … x_t-1) in nats of every position of sequences x (B, T), (B, T); 0 where x is padding.
+
+        Their sum over a row is log p(x), exact. Of pairs: of the target's positions, given the source, (B, T).
+        """
+
+
+@runtime_checkable
+class HasPseudoLogProb(Protocol):
+    def pseudo_log_prob(self, x: Tensor) -> Tensor:
+        """Sum over t of log p(x_t | all other tokens) in nats (B,) of sequences x (B, T): no log-probability of x."""
+
+
+@runtime_checkable
+class ScoresText(Protocol):
+    def score_text(self, texts: list[str]) -> Tensor:
+        """log p in nats of each text as it is written, its end included, (B,), float64; the model splits it itself."""
+
+
+@runtime_checkable
+class Attends(Protocol):
+    def attention(self, x: Tensor) -> Tensor:
+        """How much each position of the target looks at each of the source, (B, T, S), of pairs x (B, S + T).
+
+        Rows sum to one over the source's positions; padded positions of the source get nothing.
+        """
+
+
+@runtime_checkable
 class HasEnergy(Protocol):
     def energy(self, x: Tensor) -> Tensor:
         """E(x) (B,), with p(x) proportional to exp(-E(x))."""
@@ -186,7 +216,7 @@ class HasLogLikelihood(Protocol):
 @runtime_checkable
 class Decodes(Protocol):
     def decode(self, z: Tensor) -> Tensor:
-        """The mean E[x | z] (B, ...) of points given latents z (B, Z)."""
+        """The mean E[x | z] (B, ...) of points given latents z (B, Z); of sequences: the likeliest, as far as found."""
 
 
 @runtime_checkable
@@ -198,12 +228,19 @@ class Encodes(Protocol):
 @runtime_checkable
 class Reconstructs(Protocol):
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Points x as the model gives them back, (B, ...), deterministic; of bits: probabilities in [0, 1]."""
+        """Points x as the model gives them back, (B, ...), deterministic; of bits: probabilities in [0, 1].
+
+        Of sequences: sequences.
+        """
 
 
 CAPABILITIES: dict[str, type] = {
     "sample": Samples,
     "log_prob": HasLogProb,
+    "token_log_prob": HasTokenLogProb,
+    "pseudo_log_prob": HasPseudoLogProb,
+    "score_text": ScoresText,
+    "attention": Attends,
     "energy": HasEnergy,
     "couplings": HasCouplings,
     "sampler": HasSampler,

@@ -10,6 +10,7 @@ from torch import Tensor
 from gmbench.conformance.checks import Skipped, require
 from gmbench.model import offers
 from gmbench.randomness import stream
+from gmbench.spaces import BinaryVector
 
 LATENT = ("prior", "posterior", "log_likelihood")
 
@@ -39,6 +40,7 @@ def features_have_their_shape(m: Any) -> None:
 
 
 def reconstructions_are_probabilities(m: Any) -> None:
+    _require_bits(m)
     p = m.ask("reconstruct")(m.points)
     require(p.shape == m.points.shape, f"reconstruct gave shape {tuple(p.shape)} for {tuple(m.points.shape)}")
     require(bool(((p >= 0) & (p <= 1)).all()), "reconstruct gave values outside of [0, 1]")
@@ -57,11 +59,12 @@ def latents_fit_together(m: Any) -> None:
     z = posterior.mean + torch.zeros(3, 1, 1)  # (3, B, Z)
     log_p = m.fitted.log_likelihood(m.points, z)
     require(log_p.shape == (3, num), f"log_likelihood gave shape {tuple(log_p.shape)} where {(3, num)} is expected")
-    require(bool((log_p <= 0).all()), "log_likelihood of bits is positive: no probability is above 1")
+    require(bool((log_p <= 0).all()), "log_likelihood is positive: no probability is above 1")
 
 
 def decoded_means_are_probabilities(m: Any) -> None:
     decode = m.ask("decode")
+    _require_bits(m)
     means = decode(m.fitted.prior().mean.expand(5, -1))
     require(means.shape == (5, m.points.shape[1]), f"decode gave shape {tuple(means.shape)}")
     require(bool(((means >= 0) & (means <= 1)).all()), "decode gave means outside of [0, 1]")
@@ -80,3 +83,8 @@ def harmonium_takes_what_ascends(m: Any) -> None:
     require(v.shape == expected, f"the harmonium takes {expected}, and ascend gives {tuple(v.shape)}")
     require(log_weight.shape == (len(m.points),), f"ascend gave log weights of shape {tuple(log_weight.shape)}")
     require(bool(((v == 0) | (v == 1)).all()), "ascend gave values other than 0 and 1")
+
+
+def _require_bits(m: Any) -> None:
+    if not isinstance(m.data.space, BinaryVector):
+        raise Skipped("points are no bits")

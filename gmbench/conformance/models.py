@@ -22,6 +22,13 @@ from gmbench.conformance.latents import (
     latents_fit_together,
     reconstructions_are_probabilities,
 )
+from gmbench.conformance.tokens import (
+    first_tokens_are_sampled_as_scored,
+    next_tokens_sum_to_one,
+    sequences_come_back,
+    token_log_prob_looks_back_only,
+    token_log_probs_make_up_log_prob,
+)
 from gmbench.errors import MissingCapability
 from gmbench.model import CAPABILITIES, Config, Data, Model, offers
 from gmbench.plan import Plan, Request, make_config, make_plan
@@ -65,9 +72,8 @@ class ModelUnderTest:
                     task_path, model_path = str(task.folder.resolve()), str(self.plugin.folder.resolve())
                     request = Request(task_path, model_path, variant.name, "smoke")
                     space = task.load()(task.card, variant.factors, "smoke").space
-                    size = space.dim if isinstance(space, BinaryVector) else 0
-                    if not chosen or size < chosen[0][0]:
-                        chosen = [(size, make_plan(request, self.registry))]
+                    if not chosen or space.size < chosen[0][0]:
+                        chosen = [(space.size, make_plan(request, self.registry))]
         if not chosen:
             raise Skipped("no task that was found has a smoke track and a space that the model accepts")
         return chosen[0][1]
@@ -279,6 +285,8 @@ def _answers(model: Any, points: Tensor) -> dict[str, Tensor]:
         "sample": lambda: model.sample(NUM, rng=stream("check")),
         "log_prob": lambda: model.log_prob(points, rng=stream("check")),
         "energy": lambda: model.energy(points),
+        "token_log_prob": lambda: model.token_log_prob(points),
+        "attention": lambda: model.attention(points),
         "couplings": lambda: model.couplings(),
     }
     answers = {}
@@ -324,6 +332,11 @@ CHECKS: Sequence[Callable[[ModelUnderTest], None]] = (
     latents_fit_together,
     decoded_means_are_probabilities,
     harmonium_takes_what_ascends,
+    sequences_come_back,
+    token_log_probs_make_up_log_prob,
+    token_log_prob_looks_back_only,
+    next_tokens_sum_to_one,
+    first_tokens_are_sampled_as_scored,
     uses_no_global_randomness,
     survives_saving,
     resumes_exactly,

@@ -19,7 +19,7 @@ from gmbench.plugin import TaskCard, Variant
 from gmbench.published import read_published
 from gmbench.randomness import stream
 from gmbench.registry import Plugin
-from gmbench.spaces import KINDS, BinaryVector
+from gmbench.spaces import KINDS
 from gmbench.task import Task
 
 NUM = 64
@@ -45,7 +45,7 @@ class TaskUnderTest:
         tasks = [self.make(variant, "smoke") for variant in self.card.variants if "smoke" in variant.tracks]
         if not tasks:
             raise Skipped("no variant has the track smoke")
-        return min(tasks, key=lambda task: task.space.dim if isinstance(task.space, BinaryVector) else 0)
+        return min(tasks, key=lambda task: task.space.size)
 
     @cached_property
     def data(self) -> Data:

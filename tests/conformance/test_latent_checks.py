@@ -14,6 +14,7 @@ from torch.distributions import Distribution, Independent, Normal
 from gmbench.conformance import latents
 from gmbench.conformance.checks import Skipped
 from gmbench.model import Harmonium
+from gmbench.spaces import BinaryVector
 
 NUM, DIM, LATENT = 6, 4, 2
 
@@ -48,7 +49,8 @@ class Sound:
 
 def under_test(model: Any) -> Any:
     points = (torch.rand(NUM, DIM, generator=torch.Generator().manual_seed(0)) < 0.5).float()
-    return SimpleNamespace(fitted=model, points=points, ask=lambda name: getattr(model, name))
+    data = SimpleNamespace(space=BinaryVector(DIM))
+    return SimpleNamespace(fitted=model, points=points, data=data, ask=lambda name: getattr(model, name))
 
 
 CHECKS: dict[str, Callable[[Any], None]] = {

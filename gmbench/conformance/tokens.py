@@ -1,0 +1,113 @@
+"""The checks of models of token sequences: their probabilities are those of a next token given what came before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gmbench.conformance.checks import Skipped, require
+from gmbench.randomness import stream
+from gmbench.spaces import TokenPair, TokenSequence
+
+TOLERANCE = 1e-4  # nats; batches of other shapes add float32 numbers in another order
+MAX_VOCABULARY = 5000
+NUM_SAMPLES = 2000
+
+
+def sequences_come_back(m: Any) -> None:
+    """What reconstruct and decode give, where points are sequences."""
+    space = _space(m)
+    m.data.space.validate(m.ask("reconstruct")(m.points), "reconstructions")
+    if hasattr(m.fitted, "decode"):
+        space.validate(m.fitted.decode(m.fitted.prior().mean.expand(5, -1)), "decoded sequences")
+
+
+def token_log_probs_make_up_log_prob(m: Any) -> None:
+    space = _space(m)
+    each, target = m.ask("token_log_prob")(m.points), _targets(m, m.points)
+    require(each.shape == target.shape, f"token_log_prob gave {tuple(each.shape)} for {tuple(target.shape)} positions")
+    require(not bool(each[target == space.PAD].any()), "token_log_prob is not 0 where a sequence is padded")
+    require(bool((each <= TOLERANCE).all()), "token_log_prob is above 0: no probability is above 1")
+    total = m.ask("log_prob")(m.points, rng=stream("check"))
+    gap = float((each.double().sum(1) - total.double()).abs().max())
+    require(gap < TOLERANCE * target.shape[1], f"token_log_prob sums to log_prob less {gap:.3g} nats")
+
+
+def token_log_prob_looks_back_only(m: Any) -> None:
+    space, x = _space(m), m.points
+    ask = m.ask("token_log_prob")
+    before, begin = ask(x), x.shape[1] - space.max_length
+    cut = max(1, int((_targets(m, x) != space.PAD).sum(1).min()) // 2)
+    other = x.clone()
+    if space.ends:
+        other[:, begin + cut] = space.EOS
+        other[:, begin + cut + 1 :] = space.PAD
+    else:
+        other[:, cut:] = x[:, cut:].roll(1, 0)
+    gap = float((ask(other) - before)[:, :cut].abs().max())
+    require(gap < TOLERANCE, f"other tokens from position {cut} on change what came before them by {gap:.3g} nats")
+
+
+def next_tokens_sum_to_one(m: Any) -> None:
+    space = _space(m)
+    for position in (0, min(3, space.max_length - 2)):
+        total = float(_next(m, position).exp().sum())
+        require(abs(total - 1) < 1e-3, f"the probabilities of all tokens at position {position} sum to {total:.5f}")
+
+
+def first_tokens_are_sampled_as_scored(m: Any) -> None:
+    space = _space(m)
+    if isinstance(m.data.space, TokenPair):
+        source = m.data.space.split(m.points[:1])[0].expand(NUM_SAMPLES, -1)
+        drawn = m.ask("sample")(NUM_SAMPLES, given=source, rng=stream("check/first"))
+    else:
+        drawn = m.ask("sample")(NUM_SAMPLES, rng=stream("check/first"))
+    space.validate(drawn, "samples")
+    expected = _next(m, 0).double().exp() * NUM_SAMPLES
+    counts = drawn[:, 0].bincount(minlength=space.vocab_size).double()
+    common = expected > 5
+    degrees = max(int(common.sum()) - 1, 1)
+    chi_square = float(((counts - expected).square() / expected)[common].sum())
+    rare, drawn_rarely = float(expected[~common].sum()), float(counts[~common].sum())
+    if rare > 5:
+        chi_square += (drawn_rarely - rare) ** 2 / rare
+    bound = degrees + 7 * (2 * degrees) ** 0.5
+    require(chi_square < bound, f"first tokens do not follow token_log_prob: chi-square {chi_square:.0f} of {degrees}")
+    require(drawn_rarely < rare + 7 * (rare + 1) ** 0.5, f"{drawn_rarely:.0f} rare first tokens, {rare:.1f} expected")
+
+
+def _space(m: Any) -> TokenSequence:
+    """The space of the sequences that are modelled: of pairs, the targets'."""
+    space = m.data.space.target if isinstance(m.data.space, TokenPair) else m.data.space
+    if not isinstance(space, TokenSequence):
+        raise Skipped("points are no token sequences")
+    return space
+
+
+def _targets(m: Any, x: Tensor) -> Tensor:
+    return m.data.space.split(x)[1] if isinstance(m.data.space, TokenPair) else x
+
+
+def _next(m: Any, position: int) -> Tensor:
+    """log p of every token (V,) after the first `position` tokens of the longest point, -inf for padding."""
+    space = _space(m)
+    if space.vocab_size > MAX_VOCABULARY:
+        raise Skipped(f"a vocabulary of {space.vocab_size}")
+    ask, begin = m.ask("token_log_prob"), m.points.shape[1] - space.max_length
+    # of pairs the first one, whose source the samples are drawn for
+    longest = 0 if begin else int((m.points != space.PAD).sum(1).argmax())
+    x = m.points[longest : longest + 1].repeat(space.vocab_size, 1)
+    if int((x[0, begin:] != space.PAD).sum()) <= position:
+        raise Skipped("the points are too short")
+    tokens = torch.arange(space.vocab_size)
+    x[:, begin + position] = tokens
+    if space.ends:
+        x[:, begin + position + 1 :] = space.PAD
+        unended = tokens != space.EOS
+        x[unended, begin + position + 1] = space.EOS
+    keep = tokens != space.PAD
+    log_p = torch.full((space.vocab_size,), -torch.inf)
+    log_p[keep] = ask(x[keep])[:, position].float()
+    return log_p
