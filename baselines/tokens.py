@@ -23,7 +23,7 @@ def padded(values: Tensor, length: int) -> Tensor:
 
 
 def shifted(x: Tensor) -> Tensor:
-    """What an autoregressive model reads to predict x (B, T): a start (the id of PAD, free at position 0), then x_<t."""
+    """What an autoregressive model reads to predict x (B, T): a start (PAD's id, which nothing else has), then x_<t."""
     return torch.cat([torch.full_like(x[:, :1], PAD), x[:, :-1]], 1)
 
 

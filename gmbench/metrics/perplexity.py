@@ -1,7 +1,7 @@
 """Nats per unit of text (token, word, byte) and perplexity, from one negative log-likelihood of each sentence.
 
 The NLL of the corpus over its number of units is a ratio of two sums over sentences of random lengths. exp(m) s / √n
-of the tokens ignores both their lengths and that tokens of a sentence depend on each other; here a sentence is one draw.
+of the tokens ignores their lengths, and that tokens of a sentence depend on each other; here a sentence is one draw.
 
 Sources: W. G. Cochran, "Sampling Techniques", 1977, chapter 6 (the ratio estimator); H. R. Künsch, "The Jackknife and
 the Bootstrap for General Stationary Observations", 1989 (blocks of a stream).

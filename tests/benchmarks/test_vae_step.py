@@ -1,19 +1,15 @@
 """The fit of the VAE and the IWAE beside the plainest torch loop of the same network (select with -m benchmark).
 
-The two are measured in turn within one process, on one thread (OMP_NUM_THREADS=1), since a machine's speed drifts; the
-time is the process's own. `extra_info` has `speed_ratio`, the plain loop's time over the harness's: the target is at
-least .98. The plain loop has torch's default Adam, draws from the global generator and keeps no best weights; the
-harness looks at validation data once, at one point.
+`extra_info` has `speed_ratio`, the plain loop's time over the harness's: the target is at least .98. The plain loop has
+torch's default Adam, draws from the global generator and keeps no best weights; the harness looks at validation data
+once, at one point.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -25,7 +21,6 @@ from gmbench.baselines.latent.vae.model import VAE
 from gmbench.model import Data
 from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import BinaryVector
-from gmbench.training import Trainer
 
 FOLDER = Path(__file__).parents[2] / "baselines" / "latent" / "vae"
 NUM_STEPS = 150
@@ -66,7 +61,7 @@ def plain_loop(model: VAE, data: Data) -> None:
 @pytest.mark.benchmark
 @pytest.mark.parametrize(("bound", "num_samples"), [("elbo", 1), ("iwae", 5)])
 @pytest.mark.parametrize(("side", "latent_dim"), [(8, 16), (28, 50)])
-def test_vae_step(benchmark: Any, side: int, latent_dim: int, bound: str, num_samples: int) -> None:
+def test_vae_step(side_by_side: Callable[..., None], side: int, latent_dim: int, bound: str, num_samples: int) -> None:
     card, dim = read_manifest(FOLDER), side * side
     assert isinstance(card, ModelCard)
     changes = {"bound": bound, "num_samples": num_samples, "latent_dim": latent_dim}
@@ -81,27 +76,4 @@ def test_vae_step(benchmark: Any, side: int, latent_dim: int, bound: str, num_sa
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = VAE(VAE.Config(**card.resolve("dynamic_mnist", "small") | changes), space)
-    initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    spent: dict[str, list[float]] = {"plain": [], "harness": []}
-
-    def timed(name: str, loop: Callable[[], object]) -> None:
-        model.load_state_dict(initial)
-        begin = time.process_time()
-        loop()
-        spent[name].append(time.process_time() - begin)
-        changed = (model.state_dict()[key] != tensor for key, tensor in initial.items() if key.startswith("network"))
-        assert all(bool(one.any()) for one in changed)
-
-    def pair() -> None:
-        loops = [("plain", lambda: plain_loop(model, data)), ("harness", lambda: Trainer().fit(model, data))]
-        first = len(spent["plain"]) % 2  # each goes first half of the time
-        timed(*loops[first])
-        timed(*loops[1 - first])
-
-    benchmark.pedantic(pair, rounds=7, warmup_rounds=1)
-    pairs = list(zip(spent["plain"][1:], spent["harness"][1:], strict=True))
-    benchmark.extra_info.update(
-        plain_ms_a_step=1e3 * statistics.median(plain for plain, _ in pairs) / NUM_STEPS,
-        harness_ms_a_step=1e3 * statistics.median(ours for _, ours in pairs) / NUM_STEPS,
-        speed_ratio=statistics.median(plain / ours for plain, ours in pairs),
-    )
+    side_by_side(model, model.network, data, lambda: plain_loop(model, data), NUM_STEPS)
