@@ -1,0 +1,170 @@
+"""Faults planted in the oracle's own scores: excess nats fall below 0 by more than their noise, and are flagged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gmbench.consistency import beats_the_truth
+from gmbench.estimate import Estimate
+from gmbench.model import Likelihood
+from gmbench.plugin import MetricCard, TaskCard
+from gmbench.registry import discover
+from gmbench.task import Context, Task
+from gmbench.tasks.language.pcfg.grammar import Grammar, Rule
+from gmbench.tasks.language.pcfg.grammars import END, language
+from gmbench.tasks.language.pcfg.language import Language
+
+EOS = 1
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@cache
+def card() -> TaskCard:
+    found = discover().task("pcfg").card
+    assert isinstance(found, TaskCard)
+    return found
+
+
+def make(grammar: str = "small", truth: Language | None = None) -> Any:
+    """The task on its small track, or the same about another language."""
+    task: Any = discover().task("pcfg").load()(card(), {"grammar": grammar}, "small")
+    if truth is not None:
+        task.truth, task.space = truth, truth.space
+    return task
+
+
+def endings_that_cost() -> Language:
+    """The grammar `small` without full stops: E -> end | but B E, so that no word says that the sentence is over."""
+    full = language("small", 256)
+    rules = [
+        Rule(rule.head, "" if rule.word == "." else rule.word, rule.body)
+        for rule in full.grammar.rules
+        if rule.head != END
+    ]
+    kept = torch.tensor([rule.head != END for rule in full.grammar.rules])
+    return Language(Grammar(rules, ("S",)), full.theta[:, kept], 256)
+
+
+def whole(score: Callable[[Language, Tensor], Tensor], likelihood: Likelihood | None = None) -> Any:
+    """A model that scores sentences by the truth's scores, changed."""
+
+    def made(truth: Language) -> Any:
+        log_prob = lambda x, *, rng: score(truth, x)  # noqa: E731
+        return SimpleNamespace(log_prob=log_prob, likelihood=likelihood or Likelihood())
+
+    return made
+
+
+def by_token(change: Callable[[Tensor, Tensor], Tensor]) -> Any:
+    def made(truth: Language) -> Any:
+        return SimpleNamespace(token_log_prob=lambda x: change(truth.token_log_prob(x), x))
+
+    return made
+
+
+def shrunk(truth: Language, x: Tensor, less: int, more: int) -> Tensor:
+    """The nats of a sentence of n words over n + more tokens instead of n + less, as Optimus' perplexity has them."""
+    num = (x > EOS).sum(1)
+    return truth.log_prob(x) * (num + less) / (num + more)
+
+
+def leak(log_p: Tensor, x: Tensor) -> Tensor:
+    """The model has seen the fourth token."""
+    log_p = log_p.clone()
+    log_p[:, 3] = 0
+    return log_p
+
+
+def without_end(log_p: Tensor, x: Tensor) -> Tensor:
+    return log_p.masked_fill(x == EOS, 0.0)
+
+
+def score(task: Task, made: Any) -> Estimate:
+    truth = task.truth  # type: ignore[attr-defined]
+    found = task.measure("excess_nats", made(truth), Context(rng(), SimpleNamespace()))  # type: ignore[arg-type]
+    assert found.headline in found.estimates and len(found.per_point) == len(task.test)  # type: ignore[attr-defined]
+    return found.estimates[found.headline]
+
+
+def is_flagged(found: Estimate) -> bool:
+    metric: MetricCard = card().metrics["excess_nats"]
+    return beats_the_truth(found, metric)
+
+
+FAULTS = {
+    "invalid bound": whole(lambda truth, x: truth.log_prob(x) + 0.3),
+    "invalid bound that is called one": whole(
+        lambda truth, x: truth.log_prob(x) + 0.3, Likelihood("", "melbo", "lower_bound")
+    ),
+    "n + 1 over n + 2": whole(lambda truth, x: shrunk(truth, x, 1, 2)),
+    "denominator off by one": whole(lambda truth, x: shrunk(truth, x, 0, 1)),
+    "leaked token": by_token(leak),
+}
+
+
+@pytest.mark.parametrize("grammar", ["small", "deep", "classes"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_makes_the_excess_negative_and_is_flagged(fault: str, grammar: str) -> None:
+    found = score(make(grammar), FAULTS[fault])
+    assert found.stderr is not None and found.value < -3 * found.stderr
+    assert is_flagged(found)
+
+
+def test_the_size_of_each_fault_is_what_it_should_be() -> None:
+    task, truth = make(), make().truth
+    words = float((task.test > EOS).sum(1).double().mean())
+    assert score(task, FAULTS["invalid bound"]).value == pytest.approx(-0.3 / words)
+    fourth = float(truth.token_log_prob(task.test)[:, 3].mean())
+    assert score(task, FAULTS["leaked token"]).value == pytest.approx(fourth / words)
+
+
+def test_a_dropped_end_shows_where_the_end_costs_something() -> None:
+    truth = endings_that_cost()
+    task = make(truth=truth)
+    x = task.test
+    ends = truth.token_log_prob(x)[x == EOS]
+    assert len(ends) == len(x) and float(ends.exp().mean()) == pytest.approx(0.85)
+    sound, dropped = score(task, by_token(lambda log_p, x: log_p)), score(task, by_token(without_end))
+    assert sound.value == 0 and not is_flagged(sound)
+    assert dropped.stderr is not None and dropped.value < -3 * dropped.stderr and is_flagged(dropped)
+    assert dropped.value == pytest.approx(float(ends.mean()) / float((x > EOS).sum(1).double().mean()))
+    # where the full stop says it, the end is free, and to drop it is no fault
+    assert score(make(), by_token(without_end)).value == 0
+
+
+def test_a_dropped_end_hides_in_a_poor_model_and_pairing_finds_it_in_a_good_one() -> None:
+    """Each token is the truth's, or with probability `noise` any token: sound, and the end has its price."""
+
+    def noisy(noise: float, change: Callable[[Tensor, Tensor], Tensor]) -> Any:
+        def smoothed(log_p: Tensor, x: Tensor) -> Tensor:
+            mixed = ((1 - noise) * log_p.exp() + noise / 44).log()  # 43 words and the end
+            return change(mixed.masked_fill(x == 0, 0.0), x)
+
+        return by_token(smoothed)
+
+    task = make(truth=endings_that_cost())
+    for noise in (0.003, 0.3):
+        sound = score(task, noisy(noise, lambda log_p, x: log_p))
+        assert sound.stderr is not None and sound.value > 3 * sound.stderr and not is_flagged(sound)
+    assert is_flagged(score(task, noisy(0.003, without_end)))
+    assert not is_flagged(score(task, noisy(0.3, without_end)))
+
+
+def test_honest_models_are_not_flagged() -> None:
+    for grammar in ("small", "deep", "classes"):
+        task = make(grammar)
+        assert not is_flagged(score(task, by_token(lambda log_p, x: log_p)))
+        # a language of other weights is sound, too: excess is its divergence
+        other = make("deep" if grammar != "deep" else "small").truth
+        found = score(task, whole(lambda truth, x, other=other: other.log_prob(x)))
+        assert found.stderr is not None and found.value > 5 * found.stderr and not is_flagged(found)
