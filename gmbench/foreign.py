@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 from gmbench.errors import MissingCapability, UserError
 from gmbench.model import CAPABILITIES, Likelihood
 from gmbench.randomness import derive_seed
-from gmbench.spaces import Space
+from gmbench.spaces import Space, TokenPair
 from gmbench.task import Draws
 
 SAMPLES = "samples"
@@ -36,10 +36,11 @@ def adapt(model: Any, space: Space, likelihood: Likelihood | None = None) -> Sim
     offered = SimpleNamespace()
     if hasattr(model, "sample"):
         draw = _with_rng(model.sample)
+        drawn = space.target if isinstance(space, TokenPair) else space  # of pairs a model draws the targets
 
         def sample(num: int, *, given: Any = None, rng: Generator) -> Tensor:
             x = _tensor(draw(num, rng=rng) if given is None else draw(num, given=given, rng=rng))
-            x = _valid(space, x, "the model's samples")
+            x = _valid(drawn, x, "the model's samples")
             if len(x) != num:
                 raise UserError(f"the model's sample({num}) gave {len(x)} points")
             return x
@@ -49,7 +50,7 @@ def adapt(model: Any, space: Space, likelihood: Likelihood | None = None) -> Sim
         evaluate = _with_rng(model.log_prob)
         offered.likelihood = getattr(model, "likelihood", None) or likelihood or Likelihood()
         offered.log_prob = lambda x, *, rng: _tensor(evaluate(x, rng=rng))
-    for name in ("energy", "couplings", "token_log_prob"):
+    for name in ("energy", "couplings", "token_log_prob", "pseudo_log_prob", "attention"):
         if hasattr(model, name):
             setattr(offered, name, _as_tensor(getattr(model, name)))
     if hasattr(model, "sampler"):

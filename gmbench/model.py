@@ -95,7 +95,8 @@ class Model(nn.Module):
 
     A subclass names its `Config`, builds its parameters in `__init__(config, space)`, and returns from `stages` how
     it is fitted. All state that matters is in parameters, buffers and the stages' optimizers, so that a checkpoint
-    holds it; buffers have their final shape from the start. Capabilities are methods with the signatures below.
+    holds it; buffers have their final shape from the start, or the model overrides `_load_from_state_dict` to take the
+    stored sizes. Capabilities are methods with the signatures below.
     """
 
     Config: ClassVar[type[Config]] = Config
