@@ -10,6 +10,7 @@ import torch
 
 from gmbench.conformance.checks import Skipped, require
 from gmbench.conformance.global_state import untouched_global_randomness
+from gmbench.data.local import status
 from gmbench.errors import UserError
 from gmbench.estimate import Estimate
 from gmbench.foreign import adapt
@@ -45,7 +46,11 @@ class TaskUnderTest:
         tasks = [self.make(variant, "smoke") for variant in self.card.variants if "smoke" in variant.tracks]
         if not tasks:
             raise Skipped("no variant has the track smoke")
-        return min(tasks, key=lambda task: task.space.size)
+        chosen = min(tasks, key=lambda task: task.space.size)
+        for file in self.card.data:
+            if file.needed_by(chosen.variant) and status(file) == "missing":
+                raise Skipped(f"{file.path} is missing: put it into the folder that $GMBENCH_DATA names")
+        return chosen
 
     @cached_property
     def data(self) -> Data:

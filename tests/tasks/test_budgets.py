@@ -12,7 +12,15 @@ from gmbench.registry import discover
 BUDGETS = {
     ("dynamic_mnist", 1): "474fa24783ec",
     ("ising", 1): "37a85cb0ae3b",
+    ("latent_language", 1): "95100d68069f",
+    ("seq2seq_cipher", 1): "2e7551d08880",
     ("synthetic2d", 1): "118e7e2c7227",
+    ("pcfg", 1): "94feded25054",
+    ("ptb", 1): "42c85165577c",
+    ("snli", 1): "49eff29a1f63",
+    ("wikitext2", 1): "140ea81a43b1",
+    ("yahoo", 1): "99955b9472e9",
+    ("yelp", 1): "540ba640ccaf",
 }
 
 

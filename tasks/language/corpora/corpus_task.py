@@ -1,0 +1,222 @@
+"""What all corpora share: sentences or a stream as data, and every number from one log-likelihood of the test text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Distribution, Independent, Normal
+
+from gmbench.data.local import fetch
+from gmbench.errors import MissingCapability
+from gmbench.estimate import Estimate, Kind
+from gmbench.metrics.diagonal_gaussian import diagonal_gaussian
+from gmbench.metrics.latent_information import active_units, kl, mutual_information
+from gmbench.metrics.likelihood import nll
+from gmbench.metrics.perplexity import bits, perplexity
+from gmbench.model import Data, offers
+from gmbench.plugin import TaskCard
+from gmbench.spaces import TokenSequence
+from gmbench.task import Context, Measurement, Task
+
+from ..likelihoods import BLOCK, SequenceLikelihood, sequence_likelihoods
+from .corpus import Corpus, Lines, Recipe, load
+from .parts import Reader, hashed_order
+from .sequences import rows, stream_log_prob, windows
+from .units import Units, of_sentences, of_stream, widths
+from .vocabulary import Words
+
+
+class CorpusTask(Task):
+    """A corpus in one variant. A subclass says by `reader` which lines of the card's files are which part.
+
+    The card's protocol holds vocab_size, closed_vocabulary, unknown, max_words, active_units_threshold and, for
+    `context=stream`, window, stride and block; a track's budget num_validation, num_test, num_importance and num_elbo,
+    of a stream num_validation_windows and num_test_tokens.
+    """
+
+    reader: ClassVar[Reader]
+    space: TokenSequence
+
+    def __init__(self, card: TaskCard, variant: Mapping[str, str], track: str) -> None:
+        super().__init__(card, variant, track)
+        self.protocol = card.protocol
+        self.streamed = self.variant["context"] == "stream"
+        size: int = self.protocol["vocab_size"]
+        length: int = self.protocol["window"] if self.streamed else self.protocol["max_words"] + 1
+        words: Any = Words(size, lambda: self.corpus.vocabulary.words)
+        self.space = TokenSequence(size, length, ends=not self.streamed, words=words)
+        self._scored: tuple[Any, list[SequenceLikelihood]] | None = None
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """All text; UserError where a file is missing or damaged."""
+        of_card = self.protocol
+        recipe = Recipe(type(self).reader, of_card["vocab_size"], of_card["closed_vocabulary"], of_card["unknown"])
+        return load(recipe, *(fetch(file) for file in self.card.data if file.needed_by(self.variant)))
+
+    def data(self, seed: int) -> Data:
+        train, draw = self._stream_to_fit() if self.streamed else self._sentences_to_fit()
+        classes = None if self.streamed else self.train_classes
+
+        def draw_labelled(num: int, rng: Generator) -> tuple[Tensor, Tensor]:
+            assert classes is not None
+            chosen = torch.randint(len(train), (num,), generator=rng)
+            return train[chosen], classes[chosen]
+
+        return Data(
+            self.space,
+            train,
+            draw,
+            self.validation,
+            draw_labelled=None if classes is None else draw_labelled,
+            num_classes=0 if classes is None else int(classes.max()) + 1,
+        )
+
+    @cached_property
+    def _train(self) -> tuple[Tensor, Tensor | None]:
+        return self._rows(self.corpus.train)
+
+    @property
+    def train(self) -> Tensor:
+        """Training sentences, (N, T)."""
+        return self._train[0]
+
+    @property
+    def train_classes(self) -> Tensor | None:
+        """Classes of the training sentences, (N,), where they have some."""
+        return self._train[1]
+
+    def _rows(self, lines: Lines) -> tuple[Tensor, Tensor | None]:
+        """Lines as sentences, with the classes of their lines."""
+        x, line_of = rows(lines, self.protocol["max_words"])
+        return x, None if lines.classes is None else lines.classes[line_of]
+
+    def _sentences_to_fit(self) -> tuple[Tensor, Callable[[int, Generator], Tensor]]:
+        x = self.train
+        return x, lambda num, rng: x[torch.randint(len(x), (num,), generator=rng)]
+
+    def _stream_to_fit(self) -> tuple[Tensor, Callable[[int, Generator], Tensor]]:
+        """Windows side by side, and draws of windows that begin anywhere."""
+        ids, size = self.corpus.train.ids, self.space.max_length
+        everywhere = ids.unfold(0, size, 1)  # a view
+        return windows(ids, size), lambda num, rng: everywhere[torch.randint(len(everywhere), (num,), generator=rng)]
+
+    @cached_property
+    def validation(self) -> Tensor:
+        """Validation points of the budget, (M, T)."""
+        if self.streamed:
+            x, num = windows(self.corpus.validation.ids, self.space.max_length), self.budget["num_validation_windows"]
+        else:
+            x, num = self._rows(self.corpus.validation)[0], self.budget["num_validation"]
+        return x[hashed_order(f"{self.card.name}/validation", len(x))[:num]]
+
+    def test_sentences(self, num: int) -> tuple[Tensor, Tensor | None]:
+        """`num` test sentences (num, T), or all, with their classes: always the same, the shortest first.
+
+        So blocks of them need little padding.
+        """
+        x, classes = self._rows(self.corpus.test)
+        chosen = hashed_order(f"{self.card.name}/test", len(x))[:num]
+        chosen = chosen[(x[chosen] != TokenSequence.PAD).sum(1).argsort(stable=True)]
+        return x[chosen], None if classes is None else classes[chosen]
+
+    @cached_property
+    def test(self) -> Tensor:
+        """Test sentences, (N, T), or the stream, (L,), of the budget."""
+        if self.streamed:
+            return self.corpus.test.ids[: self.budget["num_test_tokens"]]
+        return self.test_sentences(self.budget["num_test"])[0]
+
+    @cached_property
+    def units(self) -> Units:
+        """What the test text counts."""
+        width = widths(self.corpus.vocabulary.words)
+        if self.streamed:
+            return of_stream(self.test, width, self.protocol["block"])
+        return of_sentences(self.test, width)
+
+    def measure_word_nats(self, model: Any, context: Context) -> Measurement:
+        self._scored = None
+        found = Measurement()
+        for one in self._scores(model, context):
+            found.estimates[f"word_nats.{one.key}"] = self._rate(one, self.units.words)
+            if not found.headline:
+                found.headline = f"word_nats.{one.key}"
+                found.per_point = self.units.points(-one.log_p).float()
+        return found
+
+    def measure_word_perplexity(self, model: Any, context: Context) -> Measurement:
+        return self._each("word_perplexity", model, context, lambda one: perplexity(self._rate(one, self.units.words)))
+
+    def measure_bits_per_byte(self, model: Any, context: Context) -> Measurement:
+        return self._each("bits_per_byte", model, context, lambda one: bits(self._rate(one, self.units.utf8)))
+
+    def measure_nll(self, model: Any, context: Context) -> Measurement:
+        if self.streamed:
+            raise MissingCapability("a stream is one text and no sentences: word_nats is its rate")
+        return self._each("nll", model, context, lambda one: nll(one.log_p, one.kind))
+
+    def measure_latents(self, model: Any, context: Context) -> Measurement:
+        self._need_sentences()
+        posterior = self._posterior(model, context)
+        num, threshold = len(self.test), self.protocol["active_units_threshold"]
+        information = mutual_information(posterior, rng=context.rng)
+        found = {
+            "kl": kl(posterior, model.prior()),
+            f"mutual_information.lower.n{num}": information.lower,
+            f"mutual_information.upper.n{num}": information.upper,
+            f"mutual_information.log_n.n{num}": Estimate(value=information.log_n, kind="exact", n=num),
+            f"active_units.above{threshold}": active_units(posterior.mean, threshold=threshold),
+        }
+        if offers(model, "log_likelihood"):
+            [elbo] = (one.log_p for one in self._scores(model, context) if one.key == "elbo")
+            parts = (diagonal_gaussian("a distribution", one) for one in (posterior, model.prior()))
+            nats = -elbo - next(parts).kl_from(next(parts)).cpu()
+            found["reconstruction.nats"] = nll(-nats, "exact")
+        return Measurement(found)
+
+    def measure_pseudo_perplexity(self, model: Any, context: Context) -> Measurement:
+        self._need_sentences()
+        blocks = self.test.to(context.rng.device).split(BLOCK)
+        nats = -torch.cat([model.pseudo_log_prob(block).double().cpu() for block in blocks])
+        found = perplexity(self.units.rate(nats, self.units.words, "exact"))
+        note = "each word given all others: of no distribution over texts, and no perplexity"
+        return Measurement({"pseudo_perplexity": found.model_copy(update={"note": note})})
+
+    def _scores(self, model: Any, context: Context) -> list[SequenceLikelihood]:
+        """The log-likelihoods that every number is made of: made by the headline, which the card names first."""
+        if self._scored is None or self._scored[0] is not model:
+            self._scored = model, self._scores_anew(model, context)
+        return self._scored[1]
+
+    def _scores_anew(self, model: Any, context: Context) -> list[SequenceLikelihood]:
+        if not self.streamed:
+            return sequence_likelihoods(model, self.test, self.space, self.budget, context.rng)
+        if not offers(model, "token_log_prob"):
+            raise MissingCapability("windows of a stream need token_log_prob, which the model does not offer")
+        size, stride = self.protocol["window"], self.protocol["stride"]
+        log_p = stream_log_prob(model.token_log_prob, self.test, size, stride, context.rng.device)
+        return [SequenceLikelihood("exact", "exact", log_p)]
+
+    def _each(
+        self, name: str, model: Any, context: Context, made: Callable[[SequenceLikelihood], Estimate]
+    ) -> Measurement:
+        return Measurement({f"{name}.{one.key}": made(one) for one in self._scores(model, context)})
+
+    def _rate(self, one: SequenceLikelihood, units: Tensor) -> Estimate:
+        kind: Kind = one.kind
+        return self.units.rate(-one.log_p, units, kind)
+
+    def _posterior(self, model: Any, context: Context) -> Distribution:
+        """q(z | x) of the test sentences."""
+        blocks = self.test.to(context.rng.device).split(BLOCK)
+        parts = [diagonal_gaussian("the posterior", model.posterior(block)) for block in blocks]
+        return Independent(Normal(torch.cat([one.mean for one in parts]), torch.cat([one.std for one in parts])), 1)
+
+    def _need_sentences(self) -> None:
+        if self.streamed:
+            raise MissingCapability("windows of a stream are cut anywhere: context=sentence measures this")

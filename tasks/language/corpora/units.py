@@ -1,0 +1,61 @@
+"""What test text counts in a denominator: the one place where nats become nats per word and bits per byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gmbench.estimate import Estimate, Kind
+from gmbench.metrics.perplexity import nats_per_unit, rate_per_point, stream_rate
+from gmbench.spaces import TokenSequence
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units of each sentence, or of each position of a stream, (N,), float64.
+
+    Arguments:
+        words: Words, and one for the end of a line.
+        utf8: Bytes of the words as they are scored, with one byte behind each: a blank, or the line's end.
+        block: Positions of a stream that are one draw; 0 of sentences, which are draws by themselves.
+    """
+
+    words: Tensor
+    utf8: Tensor
+    block: int = 0
+
+    def rate(self, nats: Tensor, units: Tensor, kind: Kind) -> Estimate:
+        """Σ nats / Σ units with its standard error, nats and units (N,); `kind` is that of log p."""
+        if self.block:
+            return stream_rate(nats, units, block=self.block, kind=kind)
+        return nats_per_unit(nats, units, kind)
+
+    def points(self, nats: Tensor) -> Tensor:
+        """Numbers whose mean is the nats per word: one a sentence, or one a block of the stream, the last shorter."""
+        if not self.block:
+            return rate_per_point(nats, self.words)
+        return rate_per_point(*(torch.stack([one.sum() for one in x.split(self.block)]) for x in (nats, self.words)))
+
+
+def widths(words: Iterable[str]) -> Tensor:
+    """Bytes of every id as it is written in UTF-8, and one behind it, (V,); of PAD and EOS none."""
+    found = torch.tensor([len(word.encode()) + 1 for word in words], dtype=torch.float64)
+    found[[TokenSequence.PAD, TokenSequence.EOS]] = 0
+    return found
+
+
+def of_sentences(x: Tensor, width: Tensor) -> Units:
+    """Of rows x (N, T), given the widths of the ids (V,). A line's end is the byte behind its last word."""
+    return Units((x != TokenSequence.PAD).sum(1).double(), width[x].sum(1))
+
+
+def of_stream(ids: Tensor, width: Tensor, block: int) -> Units:
+    """Of a stream (L,); the end of a blank line, which has no word before it, is a byte itself."""
+    ends = ids == TokenSequence.EOS
+    blank = ends & torch.cat([torch.tensor([True]), ends[:-1]])
+    return Units(torch.ones(len(ids), dtype=torch.float64), width[ids] + blank, block)
+
+
