@@ -24,6 +24,15 @@ def test_list_names_tasks_models_and_metrics(gmbench: Call) -> None:
     assert {"bit_error", "coupling_norm"} <= {row["name"] for row in metrics if row["task"] == "coin_task"}
 
 
+def test_what_tasks_share_is_listed_once(gmbench: Call) -> None:
+    lines = gmbench("list", "metrics").out.splitlines()
+    shared = [line for line in lines if line.split()[0] == "excess_nats"]
+    assert len(shared) == 1 and "coin_task" in shared[0] and "ising" in shared[0]
+    assert [line for line in lines if line.split()[0] == "bit_error" and "coin_task: " in line]
+    models = {line.split()[0]: line for line in gmbench("list", "models").out.splitlines()}
+    assert " binary " in models["coin_model"] and " ising " in models["zero_couplings"]
+
+
 def test_list_of_something_else(gmbench: Call) -> None:
     done = gmbench("list", "taks")
     assert done.code == 2 and "did you mean 'tasks'" in done.err

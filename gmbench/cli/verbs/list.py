@@ -44,7 +44,7 @@ def command(
     for position, (title, rows) in enumerate(chosen.items()):
         if not what:
             print(("\n" if position else "") + title)
-        _print_rows(rows)
+        _print_rows(_shown(title, rows))
 
 
 def _tasks(registry: Any) -> list[dict[str, Any]]:
@@ -52,6 +52,7 @@ def _tasks(registry: Any) -> list[dict[str, Any]]:
         {
             "name": card.name,
             "modality": card.modality,
+            "space": card.space,
             "headline": card.headline,
             "variants": [variant.name for variant in card.variants],
             "summary": card.summary,
@@ -67,6 +68,8 @@ def _models(registry: Any) -> list[dict[str, Any]]:
             "name": card.name,
             "family": card.family,
             "role": card.role,
+            "accepts": card.accepts,
+            "only_tasks": card.only_tasks,
             "tasks": [task.name for task in tasks if card.applies_to(task)],
             "presets": sorted(card.presets),
             "summary": card.summary,
@@ -97,15 +100,34 @@ def _metrics(registry: Any) -> list[dict[str, Any]]:
     ]
 
 
+def _shown(title: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The columns that are printed: a line each, so what `--json` repeats for every task is said once."""
+    if title == "metrics":
+        alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in rows:
+            alike.setdefault((row["name"], row["direction"]), []).append(row)
+        shown = []
+        for (name, direction), found in sorted(alike.items()):
+            summary = f": {found[0]['summary']}" if len(found) == 1 else ""
+            about = ", ".join(row["task"] for row in found) + summary
+            shown.append({"name": name, "direction": direction, "about": about})
+        return shown
+    hidden = {"variants", "presets", "headline", "tasks", "only_tasks"}
+    return [
+        {name: value for name, value in row.items() if name not in hidden}
+        | ({"accepts": row["only_tasks"]} if row.get("only_tasks") else {})
+        for row in rows
+    ]
+
+
 def _print_rows(rows: list[dict[str, Any]]) -> None:
     """Columns as wide as they need to be; plain text, since a table of rich would double the start-up time."""
     if not rows:
         print("  none")
         return
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    names = [name for name in rows[0] if name not in ("variants", "presets", "headline")]
-    cells = [[_cell(row[name]) for name in names] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(names))]
+    cells = [[_cell(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         line = "  ".join(("", *(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))).rstrip()
         print(line if len(line) <= room else f"{line[: room - 1]}…")
