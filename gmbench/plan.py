@@ -26,7 +26,7 @@ PRECISIONS = ("32-true", "bf16-mixed")
 
 @dataclass(frozen=True)
 class Request:
-    """One run as it is asked for. `model` is a name, `name+preset`, or the path of a plugin folder."""
+    """One run as it is asked for. `model` is a name, `name+preset`, `name:value`, or the path of a plugin folder."""
 
     task: str
     model: str
@@ -146,7 +146,10 @@ def make_plan(request: Request, registry: Registry | None = None) -> Plan:
     check_device(request.device, request.precision)
     model_class = model.load()
     own = model_card.resolve(task_card.name, track, preset)
-    config = make_config(model_class, {**own, **request.overrides}, model_card)
+    given = model_card.argument_of(request.model)
+    if twice := sorted(set(given) & set(request.overrides)):
+        raise UserError(f"--model {request.model} and --set {twice[0]}=… both say what {twice[0]} is")
+    config = make_config(model_class, {**own, **given, **request.overrides}, model_card)
     parents = {}
     if model_card.inputs:
         from gmbench.inputs import find_parents

@@ -142,7 +142,10 @@ class Card(_Strict):
 
 
 class ModelCard(Card):
-    """The card of a model: what it accepts and can do, its config per task and track, and how that was chosen."""
+    """The card of a model: what it accepts and can do, its config per task and track, and how that was chosen.
+
+    `argument`: the hyper-parameter that `--model name:value` sets, where there is one.
+    """
 
     kind: Literal["model"]
     family: str
@@ -150,6 +153,7 @@ class ModelCard(Card):
     accepts: list[str]
     capabilities: list[str]
     only_tasks: list[str] = []
+    argument: str = ""
     tuning: str = ""
     config: Values = {}
     tracks: dict[Track, Values] = {}
@@ -161,8 +165,19 @@ class ModelCard(Card):
         """Whether the model can be fitted to the task."""
         return task.space in self.accepts and (not self.only_tasks or task.name in self.only_tasks)
 
+    def argument_of(self, model: str) -> Values:
+        """The hyper-parameter that `name:value` sets, with its value; nothing where `model` is not of that form."""
+        name, colon, value = model.partition(":")
+        if not (self.argument and colon and name == self.name):
+            return {}
+        if not value:
+            raise UserError(f"--model {model} says no {self.argument}: {model}{self.argument.upper()}")
+        return {self.argument: value}
+
     def preset_of(self, model: str, task: TaskCard | None = None) -> str:
         """The preset in `name+preset`, or ""; UserError where the card lacks it, or where it is not for `task`."""
+        if self.argument_of(model):
+            return ""
         _, plus, preset = model.rpartition("/")[2].partition("+")
         if not plus:
             return ""

@@ -62,7 +62,13 @@ class Registry:
         table[card.name] = Plugin(card, folder, package)
 
     def model(self, name: str) -> Plugin:
-        """The model of that name, or the plugin in the folder of that path; `name+preset` is accepted."""
+        """The model of that name, or the plugin in the folder of that path.
+
+        `name+preset` is accepted, and `name:value` of a model whose card says which hyper-parameter the value is.
+        """
+        start, colon, _ = name.partition(":")
+        if colon and (found := self.models.get(start)) and getattr(found.card, "argument", ""):
+            return found
         base, plus, _ = name.rpartition("+")
         return self._get("model", self.models, base if plus and not Path(name).is_dir() else name)
 

@@ -14,7 +14,7 @@ from gmbench.record import canonical, sha256_of
 from gmbench.registry import Plugin
 
 # What a card says to people, and what the record's resolved config and metric versions say already.
-_APART = {"summary", "notes", "tuning", "paper", "licence", "published"}
+_APART = {"summary", "notes", "tuning", "paper", "licence", "published", "argument"}
 _APART |= {"config", "tracks", "tasks", "presets", "metrics", "variants", "default_variant", "default_track"}
 _SHARED = ("tasks", "baselines", "samplers", "metrics")
 _DATA_SUFFIXES = (".safetensors", ".npz", ".npy", ".json", ".csv")

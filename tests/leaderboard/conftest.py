@@ -212,7 +212,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     manifests = {"toy_task": TASK}
     for name, family in MODELS.items():
         manifests[name] = MODEL.format(name=name, family=family, role="model")
-    manifests["oracle"] = MODEL.format(name="oracle", family="reference", role="reference")
+    manifests["omniscient"] = MODEL.format(name="omniscient", family="reference", role="reference")
     for name, manifest in manifests.items():
         (folder / name).mkdir(parents=True)
         (folder / name / "plugin.toml").write_text(manifest)
@@ -235,7 +235,7 @@ def realistic(boards: Folder) -> Folder:
     for variant in ("side=left", "side=right"):
         luck = [rng.gauss(0, 0.02) for _ in range(5)]
         noise = [rng.gauss(0, 1.0) for _ in range(1000)]
-        levels = {"alpha": 0.2, "beta": 0.201, "gamma": 0.5, "delta": 0.9, "alpha+slow": 0.35, "oracle": 0.0}
+        levels = {"alpha": 0.2, "beta": 0.201, "gamma": 0.5, "delta": 0.9, "alpha+slow": 0.35, "omniscient": 0.0}
         for model, level in levels.items():
             for seed in range(5):
                 value = level + luck[seed] + rng.gauss(0, 0.004)
@@ -251,7 +251,7 @@ def realistic(boards: Folder) -> Folder:
                 boards.add(
                     model, seed, value, points=points, variant=variant, stderr=0.03, headline=f"gap.{names[0]}",
                     kind="upper_bound" if model == "delta" else "unbiased",
-                    metrics=metrics, role="reference" if model == "oracle" else "model",
+                    metrics=metrics, role="reference" if model == "omniscient" else "model",
                     unavailable={} if own else {"distance": "needs sample"},
                 )  # fmt: skip
     boards.add("beta", 7, None, status="failed", reason="loss of stage 'fit' is not a finite number at step 12")

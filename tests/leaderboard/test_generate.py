@@ -61,9 +61,11 @@ def test_a_page_says_what_a_reader_needs(realistic: Any) -> None:
     assert "20.5461" in text  # with all the digits of the source
     assert "gfn.traj20: upper bound, conservative" in text
     assert "nll.floor = 20." in text and text.count("nll.floor") == 2  # once a table
-    assert "no distance of beta, alpha, alpha+slow, delta, oracle: needs sample" in text
-    [oracle] = [line for line in lines_of(realistic, "oracle") if "side=" not in line and "reference" in line][:1]
-    assert oracle.split("|")[1].strip() == "–"
+    assert "no distance of beta, alpha, alpha+slow, delta, omniscient: needs sample" in text
+    [omniscient] = [line for line in lines_of(realistic, "omniscient") if "side=" not in line and "reference" in line][
+        :1
+    ]
+    assert omniscient.split("|")[1].strip() == "–"
     # The model whose one seed failed counts six runs, five of them measured.
     [beta] = [line for line in lines_of(realistic, "beta") if "5 of 6" in line]
     assert beta.split("|")[1].strip() == "1"
@@ -71,7 +73,7 @@ def test_a_page_says_what_a_reader_needs(realistic: Any) -> None:
 
 def test_reference_rows_and_the_smoke_track_are_never_ranked(boards: Any) -> None:
     boards.row("alpha", [5.0, 5.1, 5.2])
-    boards.row("oracle", [0.0, 0.1, 0.2], role="reference")
+    boards.row("omniscient", [0.0, 0.1, 0.2], role="reference")
     boards.row("beta", [0.0, 0.1, 0.2], track="smoke")
     assert names_and_ranks(boards) == {"alpha": 1, "beta": None}
     assert "a track for tests" in text_of(boards)

@@ -22,7 +22,7 @@ app = new_app()
 @app.command()
 def command(
     task: Annotated[str, typer.Option(help="A task's name, or the path of its plugin folder.")],
-    model: Annotated[str, typer.Option(help="A model's name, name+preset, or the path of its plugin folder.")],
+    model: Annotated[str, typer.Option(help="A model's name, name+preset or name:value, or the path of its folder.")],
     variant: Annotated[str, typer.Option(help="Factors such as lattice=4x4,sigma=0.2; 'all' for every variant.")] = "",
     track: Annotated[str, typer.Option(help="The budget: smoke, small, medium or paper.")] = "",
     seed: Annotated[str, typer.Option(help="One seed, or several: 0..4 or 0,2,5.")] = "0",
