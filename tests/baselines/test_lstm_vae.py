@@ -20,7 +20,7 @@ from gmbench.baselines.latent.lstm_vae.model import LSTMVAE
 from gmbench.baselines.latent.lstm_vae.plateau import Plateau
 from gmbench.errors import UserError
 from gmbench.metrics.importance_bound import evidence_bound, importance_bound
-from gmbench.metrics.latent_information import mutual_information
+from gmbench.metrics.mutual_information import mutual_information
 from gmbench.model import CAPABILITIES, Data, offers
 from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import TokenSequence

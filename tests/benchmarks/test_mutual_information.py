@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from gmbench.metrics.diagonal_gaussian import DiagonalGaussian
-from gmbench.metrics.latent_information import mutual_information
+from gmbench.metrics.mutual_information import mutual_information
 
 BATCH = 32
 

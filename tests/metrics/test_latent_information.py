@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,14 +12,15 @@ from torch.distributions import Bernoulli, Categorical, Independent, MixtureSame
 
 from gmbench.errors import MissingCapability
 from gmbench.metrics import latent_information
+from gmbench.metrics import mutual_information as products
 from gmbench.metrics.diagonal_gaussian import DiagonalGaussian
 from gmbench.metrics.latent_information import (
     MutualInformation,
     active_units,
     kl,
-    mutual_information,
     variance_of_means,
 )
+from gmbench.metrics.mutual_information import mutual_information
 
 NOISE = 0.5
 
@@ -129,27 +131,29 @@ def naive(q: Independent, seed: int) -> tuple[float, float]:
     return low, high
 
 
+@pytest.mark.parametrize("form", [latent_information, products])
 @pytest.mark.parametrize("block", [1, 70, 2**22])
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_matches_mixtures_of_torch(monkeypatch: pytest.MonkeyPatch, block: int, offset: float) -> None:
-    monkeypatch.setattr(latent_information, "_BLOCK_ELEMENTS", block)
+def test_matches_mixtures_of_torch(monkeypatch: pytest.MonkeyPatch, form: Any, block: int, offset: float) -> None:
+    monkeypatch.setattr(form, "_BLOCK_ELEMENTS", block)
     draw = rng(8)
     mean = 0.05 * torch.randn(30, 3, generator=draw) + offset
     q = Independent(Normal(mean.double(), (0.001 + 0.05 * torch.rand(30, 3, generator=draw)).double()), 1)
-    found = mutual_information(q, rng=rng(9))
+    found = form.mutual_information(q, rng=rng(9))
     low, high = naive(q, 9)
     assert found.lower.value == pytest.approx(low, abs=1e-7)
     assert found.upper.value == pytest.approx(high, abs=1e-7)
 
 
-def test_standard_errors_are_the_infinitesimal_jackknife() -> None:
+@pytest.mark.parametrize("form", [latent_information, products])
+def test_standard_errors_are_the_infinitesimal_jackknife(form: Any) -> None:
     """The derivatives of both bounds by the points' weights, from autograd."""
     q = posterior(MIDDLE, 40, rng(12))
     mean, std = q.mean.double(), q.stddev.double()
     z = DiagonalGaussian(mean, std).draw(1, rng(13))[0][0]
     log_q = Independent(Normal(mean, std), 1).log_prob(z[:, None])  # (i, j)
     weights = torch.full((40,), 1 / 40, dtype=torch.float64, requires_grad=True)
-    found = mutual_information(q, rng=rng(13))
+    found = form.mutual_information(q, rng=rng(13))
     for bound, own in ((found.lower, 1.0), (found.upper, 0.0)):
         explains = log_q.exp() * (1 - (1 - own) * torch.eye(40))
         value = (weights * (log_q.diagonal() - (explains @ weights).log())).sum()
@@ -165,13 +169,14 @@ def test_posteriors_that_ignore_the_points_carry_nothing() -> None:
     assert kl(q, Independent(Normal(torch.ones(3), torch.full((3,), 0.3)), 1)).value == pytest.approx(0, abs=1e-7)
 
 
-def test_points_that_are_told_apart_entirely_give_log_n() -> None:
+@pytest.mark.parametrize("form", [latent_information, products])
+def test_points_that_are_told_apart_entirely_give_log_n(form: Any) -> None:
     q = Independent(Normal(torch.arange(50.0)[:, None], torch.full((50, 1), 1e-6)), 1)
-    found = mutual_information(q, rng=rng())
+    found = form.mutual_information(q, rng=rng())
     assert found.lower.value == pytest.approx(math.log(50), abs=1e-12) and found.saturated
     assert 1e10 < found.upper.value < math.inf
     pairs = Independent(Normal((torch.arange(50) // 2).float()[:, None], torch.full((50, 1), 1e-4)), 1)
-    assert mutual_information(pairs, rng=rng()).lower.value == pytest.approx(math.log(25), abs=1e-3)
+    assert form.mutual_information(pairs, rng=rng()).lower.value == pytest.approx(math.log(25), abs=1e-3)
 
 
 def test_active_units_are_the_latents_that_move() -> None:

@@ -13,7 +13,8 @@ from torch import Generator, Tensor
 
 from gmbench.metrics.diagonal_gaussian import diagonal_gaussian
 from gmbench.metrics.importance_bound import evidence_bound, importance_bound
-from gmbench.metrics.latent_information import active_units, kl, mutual_information
+from gmbench.metrics.latent_information import active_units, kl
+from gmbench.metrics.mutual_information import mutual_information
 from gmbench.tasks.language.latent_language.language import ONE, ZERO, ProbitPolya
 from gmbench.tasks.language.latent_language.probit_beta import grid, log_posterior, matched_gaussians
 

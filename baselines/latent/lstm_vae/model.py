@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from gmbench.errors import UserError
-from gmbench.metrics.latent_information import mutual_information
+from gmbench.metrics.mutual_information import mutual_information
 from gmbench.model import Config as BaseConfig
 from gmbench.model import Data, Model
 from gmbench.randomness import stream

@@ -14,8 +14,9 @@ from gmbench.data.local import fetch
 from gmbench.errors import MissingCapability
 from gmbench.estimate import Estimate, Kind
 from gmbench.metrics.diagonal_gaussian import diagonal_gaussian
-from gmbench.metrics.latent_information import active_units, kl, mutual_information
+from gmbench.metrics.latent_information import active_units, kl
 from gmbench.metrics.likelihood import nll
+from gmbench.metrics.mutual_information import mutual_information
 from gmbench.metrics.perplexity import bits, perplexity
 from gmbench.model import Data, offers
 from gmbench.plugin import TaskCard
@@ -45,18 +46,27 @@ class CorpusTask(Task):
         super().__init__(card, variant, track)
         self.protocol = card.protocol
         self.streamed = self.variant["context"] == "stream"
+        self.space = self.make_space()
+        self._scored: tuple[Any, list[SequenceLikelihood]] | None = None
+
+    def make_space(self) -> TokenSequence:
+        """The space that the protocol's constants make, without a file being read."""
         size: int = self.protocol["vocab_size"]
         length: int = self.protocol["window"] if self.streamed else self.protocol["max_words"] + 1
         words: Any = Words(size, lambda: self.corpus.vocabulary.words)
-        self.space = TokenSequence(size, length, ends=not self.streamed, words=words)
-        self._scored: tuple[Any, list[SequenceLikelihood]] | None = None
+        return TokenSequence(size, length, ends=not self.streamed, words=words)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the files are read."""
+        of_card = self.protocol
+        return Recipe(type(self).reader, of_card["vocab_size"], of_card["closed_vocabulary"], of_card["unknown"])
 
     @cached_property
     def corpus(self) -> Corpus:
         """All text; UserError where a file is missing or damaged."""
-        of_card = self.protocol
-        recipe = Recipe(type(self).reader, of_card["vocab_size"], of_card["closed_vocabulary"], of_card["unknown"])
-        return load(recipe, *(fetch(file) for file in self.card.data if file.needed_by(self.variant)))
+        files = [file for file in self.card.data if file.needed_by(self.variant)]
+        return load(self.recipe, *map(fetch, files), content=tuple(file.sha256 for file in files))
 
     def data(self, seed: int) -> Data:
         train, draw = self._stream_to_fit() if self.streamed else self._sentences_to_fit()
@@ -92,7 +102,7 @@ class CorpusTask(Task):
 
     def _rows(self, lines: Lines) -> tuple[Tensor, Tensor | None]:
         """Lines as sentences, with the classes of their lines."""
-        x, line_of = rows(lines, self.protocol["max_words"])
+        x, line_of = rows(lines, self.space.max_length - 1)
         return x, None if lines.classes is None else lines.classes[line_of]
 
     def _sentences_to_fit(self) -> tuple[Tensor, Callable[[int, Generator], Tensor]]:
@@ -131,12 +141,18 @@ class CorpusTask(Task):
             return self.corpus.test.ids[: self.budget["num_test_tokens"]]
         return self.test_sentences(self.budget["num_test"])[0]
 
+    @property
+    def block(self) -> int:
+        """Positions of a stream that are one draw."""
+        positions: int = self.protocol["block"]
+        return positions
+
     @cached_property
     def units(self) -> Units:
         """What the test text counts."""
         width = widths(self.corpus.vocabulary.words)
         if self.streamed:
-            return of_stream(self.test, width, self.protocol["block"])
+            return of_stream(self.test, width, self.block)
         return of_sentences(self.test, width)
 
     def measure_word_nats(self, model: Any, context: Context) -> Measurement:

@@ -11,8 +11,9 @@ from torch import Generator, Tensor
 
 from gmbench.estimate import Estimate
 from gmbench.metrics.importance_bound import evidence_bound
-from gmbench.metrics.latent_information import active_units, kl, mutual_information
+from gmbench.metrics.latent_information import active_units, kl
 from gmbench.metrics.likelihood import nll
+from gmbench.metrics.mutual_information import mutual_information
 from gmbench.metrics.perplexity import nats_per_unit, perplexity, rate_per_point
 from gmbench.model import Data, offers
 from gmbench.plugin import TaskCard

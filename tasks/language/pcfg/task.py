@@ -12,9 +12,10 @@ from torch import Generator, Tensor
 
 from gmbench.errors import MissingCapability
 from gmbench.estimate import Estimate
-from gmbench.metrics.latent_information import active_units, kl, mutual_information
+from gmbench.metrics.latent_information import active_units, kl
 from gmbench.metrics.likelihood import nll
 from gmbench.metrics.mauve import mauve
+from gmbench.metrics.mutual_information import mutual_information
 from gmbench.metrics.perplexity import nats_per_unit, perplexity, rate_per_point
 from gmbench.metrics.text_overlap import distinct, self_bleu
 from gmbench.model import Data, offers
