@@ -26,7 +26,10 @@ Tokens = Sequence[Hashable]
 
 
 def bleu(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]], *, order: int = 4) -> Estimate:
-    """Corpus BLEU of N texts, each with its own references: nltk's, between 0 and 1, not smoothed.
+    """Corpus BLEU of N texts, each with its own references, between 0 and 1, not smoothed.
+
+    The counts are nltk's but for one: there a text of fewer than n words has one n-gram, which never matches, so that
+    texts which all equal their reference may get less than 1. Here it has none.
 
     Its counts add up over texts, so the jackknife, which leaves out each text in turn, costs little.
 
@@ -47,7 +50,11 @@ def bleu(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]], *
     nltk, rows = _nltk_bleu(), []
     for text, own in zip(hypotheses, references, strict=True):
         precisions = [nltk.modified_precision(own, text, n) for n in range(1, order + 1)]
-        counts = [part for one in precisions for part in (one.numerator, one.denominator)]
+        counts = [
+            part
+            for n, one in enumerate(precisions, 1)
+            for part in (one.numerator, one.denominator if len(text) >= n else 0)
+        ]
         rows.append([*counts, len(text), nltk.closest_ref_length(own, len(text))])
     table = np.array(rows, dtype=float)  # (N, 2 order + 2)
     return _jackknifed(table, lambda sums: _bleu_of(sums, order))

@@ -36,7 +36,7 @@ def test_bleu_is_nltks() -> None:
     from nltk.translate.bleu_score import corpus_bleu
 
     references = [[one, noisy(one, seed)] for seed, one in enumerate(texts(40, 1))]
-    hypotheses = [noisy(own[0], 100 + seed)[: 1 + len(own[0]) * 4 // 5] for seed, own in enumerate(references)]
+    hypotheses = [[*noisy(own[0], 100 + seed)[: 1 + len(own[0]) * 4 // 5], 1, 2, 3] for seed, own in enumerate(references)]
     for order in (1, 2, 4):
         expected = corpus_bleu(references, hypotheses, [1 / order] * order)
         assert bleu(hypotheses, references, order=order).value == pytest.approx(expected)
@@ -57,6 +57,13 @@ def test_bleu_of_the_paper_and_its_ends() -> None:
         bleu(some, [[text] for text in some[:9]])
     with pytest.raises(ValueError, match="no reference"):
         bleu(some, [[]] * 10)
+
+
+def test_a_text_too_short_for_an_n_gram_has_none() -> None:
+    some = [["a"], ["b", "c"], ["a", "b", "c", "d", "e"]]
+    assert bleu(some, [[text] for text in some]).value == 1
+    assert bleu(some[:2], [[text] for text in some[:2]]).value == 0  # no text has four words
+    assert bleu(some[:2], [[text] for text in some[:2]], order=1).value == 1
 
 
 def test_the_error_of_bleu_is_its_spread() -> None:
