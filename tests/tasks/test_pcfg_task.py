@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -253,3 +254,23 @@ def test_a_bound_by_log_prob_keeps_its_kind() -> None:
     words = float((make("small").test > 1).sum(1).double().mean())
     assert found.estimates[found.headline].value == pytest.approx(1 / words)
     assert found.estimates["nll.mine"].value == pytest.approx(found.estimates["nll.oracle"].value + 1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (lambda x: x, ""),
+        (lambda x: x[:, :20], "(number, 256) is expected"),
+        (lambda x: np.where(np.arange(256) == 2, 999, x), "token 999 outside of 0 … 45"),
+        (lambda x: np.where(np.arange(256) == 0, 0, x), "padding (token 0) belongs after the end"),
+        (lambda x: x + 0.5, "tokens are whole numbers"),
+    ],
+    ids=["none", "length", "id", "padding", "fractions"],
+)
+def test_sentences_made_elsewhere_are_scored(gmbench: Any, spoil: Any, expected: str) -> None:
+    np.save("s.npy", spoil(data_of("small").fixed[:300].numpy()))
+    found = gmbench("score", "--task", "pcfg", "--track", "smoke", "--samples", "s.npy", "--json")
+    if expected:
+        assert found.code == 2 and expected in found.err and found.err.count("\n") == 1
+    else:
+        assert found.json["metrics"]["grammaticality.n200"]["value"] == 1 and found.json["headline"] == ""
