@@ -28,8 +28,8 @@ def run(
     """Fits a model to a task, measures it and records the result; a finished run's record is read back.
 
     Arguments:
-        task: A task's name, or the path of its plugin folder.
-        model: A model's name, `name+preset`, or the path of its plugin folder.
+        task: A task's name, `text_file:PATH`, or the path of its plugin folder.
+        model: A model's name, `name+preset`, `name:value`, or the path of its plugin folder.
         variant: Factors such as `lattice=4x4,sigma=0.2`; the task's default where empty.
         track: `smoke`, `small`, `medium` or `paper`; the task's default where empty.
         overrides: Hyper-parameters by name, over the card's.

@@ -49,11 +49,12 @@ def contradictions(record: Record) -> list[str]:
     """What in the record contradicts the rest of it, as in one that was changed by hand; no card is asked."""
     identity = identity_of(record)
     fit_id = short_hash({**identity, "seed": record.seed})
+    row = {**identity, "parents": record.row_parents} if record.parents else identity
     found = [
         f"{name} is {stated}, and the record's own fields give {computed}"
         for name, stated, computed in (
             ("fit_id", record.fit_id, fit_id),
-            ("row_id", record.row_id, short_hash(identity)),
+            ("row_id", record.row_id, short_hash(row)),
             ("record_id", record.record_id, short_hash({"fit": fit_id, "metrics": record.metric_versions})),
         )
         if stated != computed

@@ -118,6 +118,7 @@ def _setting(task: str, variant: str, track: str, name: str) -> _Setting:
     plugin = registry.task(task)
     registry.refuse_namesake(plugin)
     assert isinstance(plugin.card, TaskCard)
+    plugin.card.require_argument()
     chosen = plugin.card.variant(variant or plugin.card.default_variant)
     return _Setting(plugin, chosen, plugin.card.choose_track(track, chosen))
 

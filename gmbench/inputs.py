@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gmbench.errors import UserError
-from gmbench.plugin import ModelCard
+from gmbench.plugin import InputCard, TaskCard
 from gmbench.record import RECORD, read_record
 from gmbench.registry import Registry
 
@@ -15,30 +17,48 @@ if TYPE_CHECKING:
     from gmbench.plan import Plan, Request
 
 
-def parent_plans(card: ModelCard, request: Request, registry: Registry) -> dict[str, Plan]:
-    """The plan of each input, with the child's seed, device, precision, threads and output folder."""
+def parent_plans(
+    inputs: Mapping[str, InputCard], child: Request, task: TaskCard, registry: Registry, children: tuple[Request, ...]
+) -> dict[str, Plan]:
+    """The plan of each input, on the child's device, precision, threads and output folder.
+
+    Arguments:
+        child: The run that starts from them, with its variant and track named.
+        task: The child's.
+        children: The run that starts from `child`, and so on.
+    """
     from gmbench.plan import make_plan
 
     return {
-        name: make_plan(
-            replace(request, task=wanted.task, model=wanted.model, track=wanted.track, variant="", overrides={}),
-            registry,
-        )
-        for name, wanted in card.inputs.items()
+        name: make_plan(_request(wanted, child, task), registry, (*children, child)) for name, wanted in inputs.items()
     }
 
 
-def find_parents(card: ModelCard, request: Request, registry: Registry) -> dict[str, str]:
-    """The fit_id of each input; they are known before the inputs have run."""
-    return {name: plan.fit_id for name, plan in parent_plans(card, request, registry).items()}
+def _request(wanted: InputCard, child: Request, task: TaskCard) -> Request:
+    here = wanted.task in ("", task.name)
+    track: Any = wanted.track or child.track
+    return replace(
+        child,
+        task=child.task if here else wanted.task,
+        model=wanted.model,
+        variant=wanted.variant or (child.variant if here else ""),
+        track=track,
+        seed=child.seed if wanted.seed is None else wanted.seed,
+        overrides={**wanted.config, **wanted.tracks.get(track, {})},
+    )
 
 
-def require_parents(plans: dict[str, Plan], make: Callable[[Plan], None] | None) -> None:
+def require_parents(plans: Mapping[str, Plan], make: Callable[[str, Plan], None] | None) -> None:
     """Makes the inputs that have not finished with `make`, or says by which command each is made."""
     for name, plan in plans.items():
         path = plan.folder / RECORD
-        if path.exists() and read_record(path).status == "done":
+        status = read_record(path).status if path.exists() else ""
+        if status == "done":
             continue
         if make is None:
-            raise UserError(f"input {name!r} has not been run; --with-inputs runs it, or: {plan.command}")
-        make(plan)
+            out = plan.request.out
+            command = plan.command + (f" --out {shlex.quote(str(out))}" if out != Path("runs") else "")
+            if status == "failed":
+                raise UserError(f"input {name!r} has failed; this runs it again: {command} --force")
+            raise UserError(f"input {name!r} has not been run; --with-inputs runs it, or: {command}")
+        make(name, plan)

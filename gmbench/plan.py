@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,10 @@ PRECISIONS = ("32-true", "bf16-mixed")
 
 @dataclass(frozen=True)
 class Request:
-    """One run as it is asked for. `model` is a name, `name+preset`, `name:value`, or the path of a plugin folder."""
+    """One run as it is asked for.
+
+    `task` is a name, `name:path`, or the path of a plugin folder; `model` a name, `name+preset`, `name:value`, or one.
+    """
 
     task: str
     model: str
@@ -54,7 +57,7 @@ class Plan:
     config: Config
     card_config: bool
     data_sha256: dict[str, str]
-    parents: dict[str, str]
+    inputs: dict[str, Plan]
 
     @property
     def task_card(self) -> TaskCard:
@@ -65,6 +68,11 @@ class Plan:
     def model_card(self) -> ModelCard:
         assert isinstance(self.model.card, ModelCard)
         return self.model.card
+
+    @property
+    def parents(self) -> dict[str, str]:
+        """The fit_id of each input; they are known before the inputs have run."""
+        return {name: plan.fit_id for name, plan in self.inputs.items()}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -85,8 +93,14 @@ class Plan:
         )
 
     @property
+    def row_parents(self) -> dict[str, str]:
+        """What stands for each input in `row_id`: its own row if it has this run's seed, or its fit if it is shared."""
+        wanted = self.model_card.inputs_for(self.task_card.name, self.model_card.preset_of(self.request.model))
+        return {name: one.row_id if wanted[name].seed is None else one.fit_id for name, one in self.inputs.items()}
+
+    @property
     def row_id(self) -> str:
-        return short_hash(self.identity)
+        return short_hash({**self.identity, "parents": self.row_parents})
 
     @property
     def fit_id(self) -> str:
@@ -119,19 +133,25 @@ class Plan:
             words += [flag, value] if value != default else []
         for name, value in sorted(request.overrides.items()):
             words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+        words += ["--with-inputs"] if self.inputs else []
         return shlex.join(words)
 
 
-def make_plan(request: Request, registry: Registry | None = None) -> Plan:
-    """Decides everything about a run, importing the two plugins but fitting nothing.
+def make_plan(request: Request, registry: Registry | None = None, children: tuple[Request, ...] = ()) -> Plan:
+    """Decides everything about a run and its inputs, importing their plugins but fitting nothing.
+
+    Arguments:
+        children: The run that starts from this one, if there is one, and the run that starts from that, and so on.
 
     Raises:
-        UserError: The request names something that is not there or does not fit together.
+        UserError: The request names something that is not there or does not fit together; or the inputs lead back to
+            what they are the inputs of.
     """
     registry = registry or discover()
     task, model = registry.task(request.task), registry.model(request.model)
     task_card, model_card = task.card, model.card
     assert isinstance(task_card, TaskCard) and isinstance(model_card, ModelCard)
+    task_card.require_argument()
     preset = model_card.preset_of(request.model, task_card)
     variant = task_card.variant(request.variant or task_card.default_variant)
     track = task_card.choose_track(request.track, variant)
@@ -150,11 +170,14 @@ def make_plan(request: Request, registry: Registry | None = None) -> Plan:
     if twice := sorted(set(given) & set(request.overrides)):
         raise UserError(f"--model {request.model} and --set {twice[0]}=… both say what {twice[0]} is")
     config = make_config(model_class, {**own, **given, **request.overrides}, model_card)
-    parents = {}
-    if model_card.inputs:
-        from gmbench.inputs import find_parents
+    inputs: dict[str, Plan] = {}
+    if wanted := model_card.inputs_for(task_card.name, preset):
+        from gmbench.inputs import parent_plans
 
-        parents = find_parents(model_card, request, registry)
+        resolved = replace(request, variant=variant.name, track=track)
+        if resolved in children:
+            raise UserError(f"the inputs of model {request.model} on {task_card.name} lead back to the same run")
+        inputs = parent_plans(wanted, resolved, task_card, registry, children)
     from gmbench.data.local import checksums
 
     return Plan(
@@ -169,7 +192,7 @@ def make_plan(request: Request, registry: Registry | None = None) -> Plan:
         card_config=canonical(config.model_dump(mode="json"))
         == canonical(make_config(model_class, own, model_card).model_dump(mode="json")),
         data_sha256=checksums(task_card, variant),
-        parents=parents,
+        inputs=inputs,
     )
 
 
@@ -213,9 +236,6 @@ def check_device(device: str, precision: str) -> None:
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
     """What `--dry-run` prints: what would be run where, and whether it has been."""
-    from gmbench.record import RECORD, read_record
-
-    path = plan.folder / RECORD
     return {
         "task": f"{plan.task_card.name} (version {plan.task_card.version}, {plan.task.folder})",
         "variant": plan.variant.name,
@@ -226,9 +246,17 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "card_config": plan.card_config,
         "metrics": list(plan.task_card.metrics),
         "parents": plan.parents,
+        "inputs": {name: f"{_state(one)}: {one.command}" for name, one in plan.inputs.items()},
         "fit_id": plan.fit_id,
         "record_id": plan.record_id,
         "folder": str(plan.folder),
-        "state": read_record(path).status if path.exists() else "started" if plan.folder.exists() else "not started",
+        "state": _state(plan),
         "command": plan.command,
     }
+
+
+def _state(plan: Plan) -> str:
+    from gmbench.record import RECORD, read_record
+
+    path = plan.folder / RECORD
+    return read_record(path).status if path.exists() else "started" if plan.folder.exists() else "not started"

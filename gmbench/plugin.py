@@ -91,27 +91,44 @@ class DataFile(_Strict):
         return _inside(path, "the data folder")
 
 
+class OwnFile(DataFile):
+    """A file of the user's, read where it lies; `path` is what records call it, so they do not say where that is."""
+
+    place: Path
+
+
 class InputCard(_Strict):
-    """A finished run that this model starts from."""
+    """A finished run that this model, the child, starts from: where nothing else is said, on all that the child is on.
+
+    `variant`: the default one if the task is not the child's. `seed`: a number makes one run serve all seeds of the
+    child, as one pre-trained checkpoint serves many fine-tunings. `config`: over the card config of the run's own
+    model; `tracks`: more of it, where the run is on that track.
+    """
 
     model: str
-    task: str
-    track: Track
+    task: str = ""
+    variant: str = ""
+    track: Track | Literal[""] = ""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    config: Values = {}
+    tracks: dict[Track, Values] = {}
 
 
 class Preset(_Strict):
-    """A named departure from a model's card config, run as `--model name+preset`."""
+    """A named departure from a model's card config, run as `--model name+preset`; `inputs` where they depart too."""
 
     summary: str
     config: Values
     tasks: list[str] = []
+    inputs: dict[str, InputCard] | None = None
 
 
 class PerTask(_Strict):
-    """A model's config on one task, over its general one."""
+    """A model's config on one task, over its general one; its inputs there, where they are not the general ones."""
 
     config: Values = {}
     tracks: dict[Track, Values] = {}
+    inputs: dict[str, InputCard] | None = None
 
 
 class WeightsFile(_Strict):
@@ -198,9 +215,22 @@ class ModelCard(Card):
         layers += [self.tracks.get(chosen, {}), per_task.tracks.get(chosen, {})]
         return {name: value for layer in layers for name, value in layer.items()}
 
+    def inputs_for(self, task: str, preset: str = "") -> dict[str, InputCard]:
+        """The runs that the model starts from: those the preset names, or else the task's, or else the card's.
+
+        An empty table, `inputs = {}`, is one too: that of a start from nothing.
+        """
+        of_preset = self.presets[preset].inputs if preset else None
+        of_task = self.tasks.get(task, PerTask()).inputs
+        return next((named for named in (of_preset, of_task) if named is not None), self.inputs)
+
 
 class TaskCard(Card):
-    """The card of a task: its protocol, metrics, variants and tracks."""
+    """The card of a task: its protocol, metrics, variants and tracks.
+
+    `argument`: what `--task name:PATH` names, where the task is about a file of the user's: a run needs one, and the
+    factor of that name says which it is.
+    """
 
     kind: Literal["task"]
     modality: str
@@ -213,6 +243,7 @@ class TaskCard(Card):
     tracks: dict[Track, TrackBudget]
     data: list[DataFile] = []
     published: str = ""
+    argument: str = ""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -221,6 +252,8 @@ class TaskCard(Card):
             raise ValueError(f"default_variant {self.default_variant!r} is not among the variants")
         if sum(metric.headline for metric in self.metrics.values()) != 1:
             raise ValueError("exactly one metric must be the headline")
+        if self.argument and (self.data or any(self.argument in variant.factors for variant in self.variants)):
+            raise ValueError(f"argument {self.argument!r}: the user's file is the only data, and makes the factor")
         for variant in self.variants:
             if missing := set(variant.tracks) - set(self.tracks):
                 raise ValueError(f"variant {variant.name!r} names tracks without a budget: {sorted(missing)}")
@@ -233,6 +266,11 @@ class TaskCard(Card):
     @property
     def headline(self) -> str:
         return next(name for name, metric in self.metrics.items() if metric.headline)
+
+    def require_argument(self) -> None:
+        """UserError where the task is about a file of the user's, and this card knows of none."""
+        if self.argument and not self.data:
+            raise UserError(f"{self.name} is about a {self.argument} of your own: --task {self.name}:PATH")
 
     def variant(self, text: str) -> Variant:
         """The variant that `text` names; factors left out are the default's, or those of the only one that fits."""

@@ -1,11 +1,12 @@
-"""Published numbers: `published.toml` beside a task's manifest; they are quoted with their source and never ranked."""
+"""`published.toml` beside a task's manifest: numbers quoted with their source and never ranked, and what was left out."""
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gmbench.errors import UserError
 from gmbench.plugin import TaskCard, explain
@@ -27,19 +28,42 @@ class PublishedRow(BaseModel):
     note: str = ""
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class LeftOut(BaseModel):
+    """A model that does not fit the budget of a track, with the measured time of one of its steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    variant: str
+    track: str
+    step_seconds: Annotated[float, Field(gt=0)]
+    """CPU time of a step of fitting, on one thread."""
+    num_steps: Annotated[int, Field(ge=1)]
+    """How many steps its protocol has."""
+    note: str
+
+    @property
+    def minutes(self) -> float:
+        """CPU time that all steps would take, were each as long as the measured ones."""
+        return self.step_seconds * self.num_steps / 60
+
+
+class Published(BaseModel):
+    """What `published.toml` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     row: list[PublishedRow] = []
+    left_out: list[LeftOut] = []
 
 
-def read_published(folder: Path, card: TaskCard) -> list[PublishedRow]:
-    """The quoted numbers of the task in `folder`; an empty list where it has none."""
+def read_published(folder: Path, card: TaskCard) -> Published:
+    """What is quoted beside the results of the task in `folder`, and what was left out of them."""
     path = folder / (card.published or PUBLISHED)
     if not path.is_file():
-        return []
+        return Published()
     try:
-        return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).row
+        return Published.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: {error}") from None
     except ValidationError as error:

@@ -95,6 +95,7 @@ class Record(_Frozen):
     source_sha256: dict[str, str] = {}
     metric_versions: dict[str, int]
     parents: dict[str, str] = {}
+    row_parents: dict[str, str] = {}
     status: Literal["done", "failed"]
     reason: str = ""
     selection: Literal["last", "best_val"] = "last"

@@ -7,14 +7,14 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from gmbench.errors import UserError, nearest
-from gmbench.plugin import MANIFEST, AnyCard, read_manifest
+from gmbench.plugin import MANIFEST, AnyCard, TaskCard, read_manifest
 
 ENTRY_POINT_GROUP = "gmbench.plugins"
 _BUNDLED = ("tasks", "baselines")
@@ -73,7 +73,16 @@ class Registry:
         return self._get("model", self.models, base if plus and not Path(name).is_dir() else name)
 
     def task(self, name: str) -> Plugin:
-        """The task of that name, or the plugin in the folder of that path."""
+        """The task of that name, or the plugin in the folder of that path.
+
+        `name:path` is accepted of a task that is about a file of the user's: its card then is about that file.
+        """
+        start, colon, path = name.partition(":")
+        card = self.tasks[start].card if colon and start in self.tasks else None
+        if isinstance(card, TaskCard) and card.argument:
+            from gmbench.data.own_file import card_of_file
+
+            return replace(self._get("task", self.tasks, start), card=card_of_file(card, path))
         return self._get("task", self.tasks, name)
 
     def judge(self, name: str) -> Plugin:

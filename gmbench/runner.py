@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from gmbench.errors import RunFailed, UserError
-from gmbench.inputs import parent_plans, require_parents
+from gmbench.inputs import require_parents
 from gmbench.measuring import Measured, measure
 from gmbench.model import Data, Model
 from gmbench.plan import Plan, Request, make_plan
@@ -133,7 +133,7 @@ def _finished(path: Path) -> Record:
 
 def _fit(plan: Plan, data: Data, parents: dict[str, Model], options: Options) -> tuple[Model, Costs]:
     weights, fitted = plan.folder / WEIGHTS, plan.folder / FITTED
-    if weights.exists() and fitted.exists():
+    if _is_fitted(plan):
         model, cost = load_fitted(plan), Costs.model_validate_json(fitted.read_bytes())
         # Reference rows hold on to the truth, which is no tensor: they get it again.
         if data.truth is not None:
@@ -153,12 +153,16 @@ def _fit(plan: Plan, data: Data, parents: dict[str, Model], options: Options) ->
     cost = _costs(
         trainer.fit(model, data),
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        parents_process_seconds=_parents_cost(plan, options) if parents else 0.0,
+        parents_process_seconds=_parents_cost(plan),
     )
     write_atomically(weights, save({name: t.contiguous() for name, t in model.state_dict().items()}))
     write_atomically(fitted, cost.model_dump_json().encode())
     trainer.clear()
     return model, cost
+
+
+def _is_fitted(plan: Plan) -> bool:
+    return (plan.folder / WEIGHTS).exists() and (plan.folder / FITTED).exists()
 
 
 def _costs(spent: Cost, **further: Any) -> Costs:
@@ -195,23 +199,22 @@ def data_for(plan: Plan, task: Task) -> Data:
 
 
 def _parents(plan: Plan, options: Options) -> dict[str, Model]:
-    if not plan.model_card.inputs:
+    """The fitted models that the plan's starts from; none where it has been fitted, as before it is measured again."""
+    if _is_fitted(plan):
         return {}
-    registry = options.registry or discover()
-    plans = parent_plans(plan.model_card, plan.request, registry)
-    require_parents(plans, (lambda parent: _run_parent(parent, options)) if options.with_inputs else None)
-    return {name: load_fitted(parent) for name, parent in plans.items()}
+
+    def make(name: str, parent: Plan) -> None:
+        options.progress.message(f"input {name}: {parent.command}")
+        record = execute(parent, replace(options, force=False, remeasure=False))
+        if record.status == "failed":
+            raise RunFailed(f"the input {name}, {parent.name}, failed: {record.reason}")
+
+    require_parents(plan.inputs, make if options.with_inputs else None)
+    return {name: load_fitted(parent) for name, parent in plan.inputs.items()}
 
 
-def _run_parent(plan: Plan, options: Options) -> None:
-    record = execute(plan, Options(options.progress, options.should_stop, registry=options.registry))
-    if record.status == "failed":
-        raise RunFailed(f"the input {plan.name} failed: {record.reason}")
-
-
-def _parents_cost(plan: Plan, options: Options) -> float:
-    plans = parent_plans(plan.model_card, plan.request, options.registry or discover())
-    costs = [read_record(parent.folder / RECORD).cost for parent in plans.values()]
+def _parents_cost(plan: Plan) -> float:
+    costs = [read_record(parent.folder / RECORD).cost for parent in plan.inputs.values()]
     return sum(cost.fit_process_seconds + cost.parents_process_seconds for cost in costs)
 
 
@@ -238,6 +241,7 @@ def _write(
         row_id=plan.row_id,
         data_sha256=plan.data_sha256,
         parents=plan.parents,
+        row_parents=plan.row_parents,
         status=status,
         reason=reason,
         command=plan.command,

@@ -34,7 +34,10 @@ def source_digest(plugin: Plugin) -> str:
         for path in folder.rglob("*")
         if path.suffix in _DATA_SUFFIXES and path.is_file()
     ]
-    card = plugin.card.model_dump(mode="json", exclude=_APART)
+    # a file of the user's is data, and no part of what its task computes
+    apart = _APART | {"data"} if getattr(plugin.card, "argument", "") else _APART
+    card = plugin.card.model_dump(mode="json", exclude=apart)
+    card |= {"inputs": {}} if "inputs" in card else {}  # the record's identity holds what they are resolved to
     return hashlib.sha256(canonical([card, sorted(parts)]).encode()).hexdigest()
 
 

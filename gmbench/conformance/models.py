@@ -62,21 +62,32 @@ class ModelUnderTest:
 
     @cached_property
     def plan(self) -> Plan:
-        """The smoke run with the smallest space."""
-        chosen: list[tuple[int, Plan]] = []
+        """The smoke run with the smallest space; where there is one that starts from nothing, the smallest of those.
+
+        A card that names inputs may have a preset without: that is what is checked then.
+        """
+        chosen: list[tuple[tuple[bool, int], Request]] = []
         for task in self.applicable:
             assert isinstance(task.card, TaskCard)
+            model, inputs = self._start(task.card)
             for variant in task.card.variants:
-                if "smoke" in variant.tracks:
+                if "smoke" in variant.tracks and not task.card.argument:
                     # Resolved, since a path with no separator in it would be taken for a name.
-                    task_path, model_path = str(task.folder.resolve()), str(self.plugin.folder.resolve())
-                    request = Request(task_path, model_path, variant.name, "smoke")
+                    request = Request(str(task.folder.resolve()), model, variant.name, "smoke")
                     space = task.load()(task.card, variant.factors, "smoke").space
-                    if not chosen or space.size < chosen[0][0]:
-                        chosen = [(space.size, make_plan(request, self.registry))]
+                    if not chosen or (inputs, space.size) < chosen[0][0]:
+                        chosen = [((inputs, space.size), request)]
         if not chosen:
             raise Skipped("no task that was found has a smoke track and a space that the model accepts")
-        return chosen[0][1]
+        return make_plan(chosen[0][1], self.registry)
+
+    def _start(self, task: TaskCard) -> tuple[str, bool]:
+        """What to ask for so that the model starts from nothing on the task; whether it still starts from others."""
+        path = str(self.plugin.folder.resolve())
+        allowed = (name for name, one in self.card.presets.items() if not one.tasks or task.name in one.tasks)
+        free = (name for name in ("", *allowed) if not self.card.inputs_for(task.name, name))
+        preset = next(free, None)
+        return (path, True) if preset is None else (f"{path}+{preset}" if preset else path, False)
 
     @cached_property
     def data(self) -> Data:
@@ -84,8 +95,8 @@ class ModelUnderTest:
 
     def new(self) -> Model:
         """A model that is not fitted, with the run's initialization."""
-        if self.card.inputs:
-            raise Skipped("the model starts from the finished runs of others")
+        if self.plan.inputs:
+            raise Skipped("the model starts from the finished runs of others, and has no preset with inputs = {}")
         return new_model(self.plan)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Files of real data: in the folder that $GMBENCH_DATA names, or downloaded into the user's cache; always checked."""
+"""Files of real data, always checked: the user's own, in the folder $GMBENCH_DATA names, or downloaded into a cache."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from gmbench.errors import UserError
-from gmbench.plugin import DataFile, TaskCard, Variant
+from gmbench.plugin import DataFile, OwnFile, TaskCard, Variant
 from gmbench.record import sha256_of
 
 Status = Literal["ok", "missing", "damaged"]
@@ -32,6 +32,8 @@ def cache_folder() -> Path:
 
 def locate(file: DataFile) -> Path:
     """Where the file is, or would be put by a download."""
+    if isinstance(file, OwnFile):
+        return file.place
     if local := os.environ.get("GMBENCH_DATA"):
         path = Path(local).expanduser() / file.path
         if path.exists():
@@ -54,6 +56,10 @@ def fetch(file: DataFile) -> Path:
         UserError: It is missing and cannot be downloaded, or its content is not what the card says.
     """
     path = locate(file)
+    if isinstance(file, OwnFile):
+        if not path.is_file() or sha256_of(path) != file.sha256:
+            raise UserError(f"{path} was changed or removed after the run was planned: the same command plans it anew")
+        return path
     if not path.is_file():
         if not file.url:
             raise UserError(f"{file.path} is missing and has no address: put it into the folder $GMBENCH_DATA names")

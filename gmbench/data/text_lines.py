@@ -13,6 +13,7 @@ from gmbench.errors import UserError
 
 MAX_LINE_BYTES = 10_000_000  # a file without line ends is no text of lines
 MAX_BYTES = 1 << 30  # of all lines: a small compressed file can unpack to any size
+_TOO_LONG = "{path}: longer than {max_bytes:,} bytes: give a part of it"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -28,12 +29,14 @@ def read_lines(path: Path, *, max_line_bytes: int = MAX_LINE_BYTES, max_bytes: i
         max_bytes: The longest text, in bytes, unpacked.
 
     Raises:
-        UserError: It cannot be read, is a truncated or damaged gzip file, is not UTF-8, is too long, has a line that
-            is too long, or holds nothing but blanks.
+        UserError: It cannot be read, is a truncated or damaged gzip file, is not UTF-8, holds a NUL, is too long, has
+            a line that is too long, or holds nothing but blanks.
     """
     lines: list[str] = []
     total = 0
     try:
+        if path.is_file() and path.stat().st_size > max_bytes:
+            raise UserError(_TOO_LONG.format(path=path, max_bytes=max_bytes))
         with _opened(path) as file:
             while line := file.readline(max_line_bytes + 2):
                 total += len(line)
@@ -45,7 +48,7 @@ def read_lines(path: Path, *, max_line_bytes: int = MAX_LINE_BYTES, max_bytes: i
                         f"{path}: line {len(lines) + 1} is longer than {max_line_bytes:,} bytes: break it into lines"
                     )
                 if total > max_bytes:
-                    raise UserError(f"{path}: longer than {max_bytes:,} bytes: give a part of it")
+                    raise UserError(_TOO_LONG.format(path=path, max_bytes=max_bytes))
                 lines.append(_decoded(line, path, len(lines) + 1))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: truncated or damaged gzip file ({error})") from None
@@ -64,7 +67,10 @@ def _opened(path: Path) -> BinaryIO:
 
 def _decoded(line: bytes, path: Path, number: int) -> str:
     try:
-        return line.decode("utf-8")
+        text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         fault = f"byte 0x{line[error.start]:02x} at place {error.start + 1}"
         raise UserError(f"{path}: line {number} is not UTF-8 ({fault}): convert the file") from None
+    if (place := line.find(b"\0")) >= 0:  # UTF-8, but no text: UTF-16 without its mark, or a binary file
+        raise UserError(f"{path}: line {number} is no text (byte 0x00 at place {place + 1}): convert the file")
+    return text

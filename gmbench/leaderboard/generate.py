@@ -10,9 +10,9 @@ from gmbench.leaderboard.details import details
 from gmbench.leaderboard.markdown import escape, table
 from gmbench.leaderboard.missing import missing_plugins
 from gmbench.leaderboard.rank import Ranked, rank
-from gmbench.leaderboard.render import failures, overview, quoted_table, ranked_table
+from gmbench.leaderboard.render import failures, left_out_table, overview, quoted_table, ranked_table
 from gmbench.plugin import TaskCard
-from gmbench.published import PublishedRow, read_published
+from gmbench.published import Published, read_published
 from gmbench.record import write_atomically
 from gmbench.registry import Plugin, Registry, discover
 
@@ -84,8 +84,7 @@ def page(plugin: Plugin, entries: list[Entry], registry: Registry) -> str:
         if track != UNRANKED_TRACK and len(columns) > 1:
             parts += [f"## Overview · {track}", ORDER, overview(columns, registry)]
     for one in tables:
-        mine = [row for row in quoted if row.variant == one.variant and one.track != UNRANKED_TRACK]
-        parts += _section(one, ranked[one.variant, one.track], card, mine, registry)
+        parts += _section(one, ranked[one.variant, one.track], card, _beside(quoted, one), registry)
     return "\n\n".join(parts) + "\n"
 
 
@@ -109,8 +108,18 @@ def reference_rows(rows: Table, card: TaskCard) -> list[Ranked]:
     return [Ranked(row, None) for row in found]
 
 
+def _beside(quoted: Published, rows: Table) -> Published:
+    """What stands beside a table: quotations of its variant, and what was left out of its track."""
+    if rows.track == UNRANKED_TRACK:
+        return Published()
+    return Published(
+        row=[row for row in quoted.row if row.variant == rows.variant],
+        left_out=[row for row in quoted.left_out if (row.variant, row.track) == (rows.variant, rows.track)],
+    )
+
+
 def _section(
-    rows: Table, ranked: list[Ranked], card: TaskCard, quoted: list[PublishedRow], registry: Registry
+    rows: Table, ranked: list[Ranked], card: TaskCard, quoted: Published, registry: Registry
 ) -> list[str]:
     references = reference_rows(rows, card)
     parts = [f"## {escape(rows.variant)} · {escape(rows.track)}"]
@@ -120,8 +129,10 @@ def _section(
         parts += ["Reference rows (not ranked)", ranked_table(references, card, registry)]
     if ranked or references:
         parts.append(PLUS_MINUS)
-    if quoted:
-        parts += ["Quoted (not measured here)", quoted_table(quoted)]
+    if quoted.row:
+        parts += ["Quoted (not measured here)", quoted_table(quoted.row)]
+    if quoted.left_out:
+        parts += ["Left out (too slow for this track)", left_out_table(quoted.left_out)]
     if lines := failures(rows):
         parts += ["Failed runs", lines]
     old = [escape(row.name) for row in rows.rows if row.done and not row.current]

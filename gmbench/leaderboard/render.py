@@ -11,7 +11,7 @@ from gmbench.leaderboard.naming import model_card
 from gmbench.leaderboard.rank import Ranked
 from gmbench.leaderboard.statistics import mean
 from gmbench.plugin import TaskCard
-from gmbench.published import PublishedRow
+from gmbench.published import LeftOut, PublishedRow
 from gmbench.registry import Registry
 
 
@@ -69,6 +69,16 @@ def quoted_table(rows: Sequence[PublishedRow]) -> str:
         for row in rows
     ]
     return table(["model", "metric", "value", "source", "note"], cells, right=(2,))
+
+
+def left_out_table(rows: Sequence[LeftOut]) -> str:
+    """Models that do not fit a track, each with the measured time of a step."""
+    cells = [
+        [escape(row.model), f"{row.step_seconds:.3g}", str(row.num_steps), f"{row.minutes:,.0f}", escape(row.note)]
+        for row in rows
+    ]
+    header = ["model", "CPU-seconds a step", "steps", "CPU-minutes, computed", "note"]
+    return table(header, cells, right=(1, 2, 3))
 
 
 def failures(rows: Table) -> str:

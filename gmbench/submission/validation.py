@@ -45,6 +45,8 @@ def _against_task(record: Record, registry: Registry) -> list[str]:
     plugin = registry.task(record.task)
     card = plugin.card
     assert isinstance(card, TaskCard)
+    if card.argument:
+        return [f"{card.name} is about a {card.argument} of the user's own: nobody else has it, so it makes no row"]
     if record.task_version != card.version:
         return [f"made for version {record.task_version} of {card.name}, which is at version {card.version}"]
     try:

@@ -70,6 +70,14 @@ variant = "side=left"
 metric = "gap"
 value = 20.5461
 source = "Nobody | 1999"
+
+[[left_out]]
+model = "slow"
+variant = "side=left"
+track = "small"
+step_seconds = 2.5
+num_steps = 1200
+note = "of a <i>deep</i> network"
 """
 MODEL = """
 kind = "model"

@@ -16,11 +16,12 @@ BUDGETS = {
     ("seq2seq_cipher", 1): "2e7551d08880",
     ("synthetic2d", 1): "118e7e2c7227",
     ("pcfg", 1): "94feded25054",
-    ("ptb", 1): "42c85165577c",
-    ("snli", 1): "49eff29a1f63",
-    ("wikitext2", 1): "140ea81a43b1",
-    ("yahoo", 1): "99955b9472e9",
-    ("yelp", 1): "540ba640ccaf",
+    ("ptb", 1): "00ab2431b70d",
+    ("snli", 1): "1177f266de3e",
+    ("wikitext2", 1): "69d2098a2ae8",
+    ("yahoo", 1): "1f78bdb05be2",
+    ("yelp", 1): "c179ce0c74ce",
+    ("text_file", 1): "dc7912f444f5",
 }
 
 

@@ -211,6 +211,32 @@ def test_a_latent_model_is_bounded_and_taken_apart(sentences: Task) -> None:
     assert same["word_nats.iw5"] == pytest.approx(exact["word_nats.exact"], rel=1e-6)
 
 
+class Copier:
+    """Rebuilds a sentence with its first `num_right` words, and repeats one training sentence as its sample."""
+
+    def __init__(self, task: Task, num_right: int) -> None:
+        self.sentence, self.num_right = task.data(0).fixed[1:2], num_right  # the dog <unk> the cat
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        places = torch.arange(x.shape[1])
+        return torch.where((places >= self.num_right) & (x > 1), 2, x)
+
+    def sample(self, num: int, *, given: None = None, rng: Generator) -> Tensor:
+        return self.sentence.expand(num, -1)
+
+
+def test_sentences_that_are_rebuilt_and_samples_that_repeat_each_other(sentences: Task) -> None:
+    found = [values(measure(sentences, Copier(sentences, num), 0)) for num in (5, 4, 0)]
+    bleus = [one["reconstruction.bleu4"] for one in found]
+    assert bleus[0] == 1 > bleus[1] > bleus[2] == 0
+    got = found[0]
+    assert got["diversity.self_bleu4.refs20"] == pytest.approx(1) and got["diversity.self_bleu4.refs4.train"] < 0.7
+    words = [text.split() for text in TRAIN]
+    of_train = len(set(sum(words, []))) / sum(map(len, words))
+    assert got["diversity.distinct1.n5.train"] == pytest.approx(of_train)
+    assert got["diversity.distinct1.n60"] < 0.1 < got["diversity.distinct1.n5.train"]
+
+
 def test_every_number_of_a_bound_is_of_the_same_draws(sentences: Task) -> None:
     found = values(measure(sentences, Latent(Unigram(sentences)), 3))
     assert found["word_nats.iw5"] * (WORDS + 6) == pytest.approx(found["nll.iw5"] * 6, rel=1e-12)
@@ -303,7 +329,7 @@ def test_without_its_files_a_task_has_a_space_and_says_what_is_missing(
 
 @pytest.mark.parametrize("name", ["ptb", "yahoo", "yelp"])
 def test_quoted_perplexities_say_what_they_are(name: str) -> None:
-    rows = read_published(REGISTRY.task(name).folder, card_of(name))
+    rows = read_published(REGISTRY.task(name).folder, card_of(name)).row
     assert rows
     for row in rows:
         assert "perplexity" in row.metric and row.metric not in card_of(name).metrics

@@ -390,7 +390,7 @@ def test_every_variant_and_track_makes_a_task() -> None:
 def test_quoted_rows_name_variants_and_numbers_that_exist_and_their_gaps_are_right() -> None:
     made = task("checkerboard", bits=16)
     keys = set(one(made, "excess_nats", TruthAsModel(made)).estimates) | set(card().metrics)
-    quoted = read_published(FOLDER, card())
+    quoted = read_published(FOLDER, card()).row
     assert len(quoted) >= 4
     for row in quoted:
         assert row.variant in {variant.name for variant in card().variants} and "arXiv" in row.source

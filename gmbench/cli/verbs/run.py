@@ -21,7 +21,7 @@ app = new_app()
 
 @app.command()
 def command(
-    task: Annotated[str, typer.Option(help="A task's name, or the path of its plugin folder.")],
+    task: Annotated[str, typer.Option(help="A task's name, name:PATH of a text, or its plugin folder's path.")],
     model: Annotated[str, typer.Option(help="A model's name, name+preset or name:value, or the path of its folder.")],
     variant: Annotated[str, typer.Option(help="Factors such as lattice=4x4,sigma=0.2; 'all' for every variant.")] = "",
     track: Annotated[str, typer.Option(help="The budget: smoke, small, medium or paper.")] = "",
@@ -54,6 +54,7 @@ def command(
     registry = discover()
     card, model_card = registry.task(task).card, registry.model(model).card
     assert isinstance(card, TaskCard) and isinstance(model_card, ModelCard)
+    card.require_argument()
     seeds, variants, into = parse_seeds(seed), parse_variants(variant, track, card), out_folder(out)
     if len(seeds) * len(variants) == 1 and not dry_run:
         chosen, preset = card.variant(variants[0]), model_card.preset_of(model, card)
@@ -125,7 +126,8 @@ def _run_all(plans: list[Plan], options: Options, *, as_json: bool, debug: bool)
                 if mine and (plan is plans[-1] or plans[position + 1].variant != plan.variant):
                     if len(plans) > 1:
                         print_average(console, mine, plan.task_card)
-                    print_neighbours(console, mine, plan.task_card)
+                    if not plan.task_card.argument:  # nobody else has a file of the user's
+                        print_neighbours(console, mine, plan.task_card)
     return records, codes
 
 

@@ -11,7 +11,7 @@ import typer
 from gmbench.cli.app import Debug, new_app
 
 if TYPE_CHECKING:
-    from gmbench.plugin import AnyCard, JudgeCard, MetricCard, ModelCard, Paper, TaskCard
+    from gmbench.plugin import AnyCard, InputCard, JudgeCard, MetricCard, ModelCard, Paper, TaskCard
 
 app = new_app()
 
@@ -40,7 +40,7 @@ def command(
     card = plugin.card
     preset = card.preset_of(name) if isinstance(card, ModelCard) else ""
     configs = _configs(card, preset, tasks) if isinstance(card, ModelCard) else {}
-    rows = read_published(plugin.folder, card) if isinstance(card, TaskCard) else []
+    rows = read_published(plugin.folder, card).row if isinstance(card, TaskCard) else []
     if as_json:
         shown = card.model_dump(mode="json") | {"folder": str(plugin.folder)}
         if isinstance(card, TaskCard):
@@ -98,11 +98,14 @@ def _model_lines(card: ModelCard, preset: str, configs: dict[str, dict[str, dict
     yield f"family: {card.family}; role: {card.role}"
     yield f"accepts: {', '.join(card.accepts)}" + (f"; only {', '.join(card.only_tasks)}" if card.only_tasks else "")
     yield f"capabilities: {', '.join(card.capabilities)}"
-    for name, wanted in card.inputs.items():
-        yield f"input {name}: {wanted.model} on {wanted.task}, track {wanted.track}"
+    yield from _inputs("", card.inputs)
+    for task, per_task in card.tasks.items():
+        yield from _inputs(f" on {task}", per_task.inputs)
     for name, values in card.presets.items():
         tasks = f" (on {', '.join(values.tasks)})" if values.tasks else ""
-        yield from _block(f"preset {card.name}+{name}: {values.summary}{tasks}", values.config)
+        title = f"preset {card.name}+{name}: {values.summary}{tasks}"
+        yield from _block(title, values.config) if values.config else ("", title)
+        yield from _inputs(f" of {card.name}+{name}", values.inputs)
     for task, (default, *others) in ((task, tuple(by_track.items())) for task, by_track in configs.items()):
         track, config = default
         yield from _block(f"config of {card.name}{'+' + preset if preset else ''} on {task}, track {track}", config)
@@ -113,6 +116,21 @@ def _model_lines(card: ModelCard, preset: str, configs: dict[str, dict[str, dict
         yield from _block("config", card.config)
     yield from _prose("tuning", card.tuning)
     yield from _prose("notes", card.notes)
+
+
+def _inputs(where: str, inputs: dict[str, InputCard] | None) -> Iterator[str]:
+    """The runs that a model starts from, and how they differ from those of their cards."""
+    if inputs == {} and where:
+        yield f"inputs{where}: none"
+    for name, wanted in (inputs or {}).items():
+        place = [f"task {wanted.task}" if wanted.task else "the same task"]
+        place += [f"variant {wanted.variant}"] if wanted.variant else []
+        place += [f"track {wanted.track}"] if wanted.track else []
+        place += ["the same seed" if wanted.seed is None else f"seed {wanted.seed} for every seed"]
+        yield from ("", f"input {name}{where}: {wanted.model}, {', '.join(place)}")
+        for track, values in (("", wanted.config), *wanted.tracks.items()):
+            said = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+            yield from (f"  {f'on track {track}: ' if track else ''}{said}",) if said else ()
 
 
 def _task_lines(card: TaskCard, published: list[Any]) -> Iterator[str]:

@@ -18,8 +18,10 @@ from gmbench.metrics.latent_information import active_units, kl
 from gmbench.metrics.likelihood import nll
 from gmbench.metrics.mutual_information import mutual_information
 from gmbench.metrics.perplexity import bits, perplexity
+from gmbench.metrics.text_overlap import bleu, distinct, self_bleu
 from gmbench.model import Data, offers
 from gmbench.plugin import TaskCard
+from gmbench.randomness import derive_seed
 from gmbench.spaces import TokenSequence
 from gmbench.task import Context, Measurement, Task
 
@@ -195,6 +197,30 @@ class CorpusTask(Task):
             found["reconstruction.nats"] = nll(-nats, "exact")
         return Measurement(found)
 
+    def measure_reconstruction(self, model: Any, context: Context) -> Measurement:
+        self._need_sentences()
+        blocks = self.test.to(context.rng.device).split(BLOCK)
+        found = words_of(torch.cat([model.reconstruct(block).cpu() for block in blocks]))
+        return Measurement({"reconstruction.bleu4": bleu(found, [[text] for text in words_of(self.test)])})
+
+    def measure_diversity(self, model: Any, context: Context) -> Measurement:
+        self._need_sentences()
+        names = ("num_samples", "num_self_bleu", "num_references")
+        num_samples, num_scored, num_references = (self.budget[name] for name in names)
+        real = self.train[hashed_order(f"{self.card.name}/diversity", len(self.train))[:num_samples]]
+        found = {}
+        for suffix, x in (("", context.draws(num_samples)), (".train", real)):
+            texts = words_of(x)
+            for order in self.protocol["distinct_orders"]:
+                if any(len(text) >= order for text in texts):
+                    found[f"diversity.distinct{order}.n{len(texts)}{suffix}"] = distinct(texts, order=order)
+            rng = self.rng("self-BLEU") if suffix else on_cpu(context.rng)
+            num_hypotheses, num = min(num_scored, len(texts)), min(num_references, len(texts) - 1)
+            found[f"diversity.self_bleu4.refs{num}{suffix}"] = self_bleu(
+                texts, num_hypotheses=num_hypotheses, num_references=num, rng=rng
+            )
+        return Measurement(found)
+
     def measure_pseudo_perplexity(self, model: Any, context: Context) -> Measurement:
         self._need_sentences()
         blocks = self.test.to(context.rng.device).split(BLOCK)
@@ -236,3 +262,13 @@ class CorpusTask(Task):
     def _need_sentences(self) -> None:
         if self.streamed:
             raise MissingCapability("windows of a stream are cut anywhere: context=sentence measures this")
+
+
+def words_of(x: Tensor) -> list[list[int]]:
+    """The words of sentences x (B, T), their ends apart."""
+    return [[token for token in row if token > TokenSequence.EOS] for row in x.tolist()]
+
+
+def on_cpu(rng: Generator) -> Generator:
+    """A stream on the CPU that follows from another one, wherever that is."""
+    return torch.Generator().manual_seed(derive_seed("corpus/cpu", rng.initial_seed()))

@@ -80,6 +80,28 @@ def vocabulary_of(text: Iterable[str], size: int, source: str, *, closed: bool =
     return Vocabulary((*SPECIAL, *kept), knows_unknown=has_unknown or len(counts) > len(kept))
 
 
+def open_vocabulary(text: Iterable[str], size: int, source: str) -> Vocabulary:
+    """At most `size` - 3 words: those that the training text has twice or more, in the order of `vocabulary_of`.
+
+    They are never all of its words: where none occurs once, the last in that order is left out. So the training text
+    always holds `<unk>`, which stands for every word that is left out.
+
+    Raises:
+        UserError: No word is left to be known.
+    """
+    counts = Counter(text)
+    has_unknown = bool(counts.pop(SPECIAL[UNKNOWN], 0))
+    often = sorted((word for word in counts if counts[word] > 1), key=lambda word: (-counts[word], word))
+    complete = len(often) == len(counts) and not has_unknown
+    kept = often[: min(size - len(SPECIAL), len(often) - complete)]
+    if not kept:
+        raise UserError(
+            f"{source}: none of its words can be known, since {len(often)} of {len(counts)} different ones occur twice "
+            "or more, and one becomes <unk>: give a longer text"
+        )
+    return Vocabulary((*SPECIAL, *kept), knows_unknown=True)
+
+
 class Words(Sequence[str]):
     """What the ids of a space are written as, read when somebody asks: to make a space needs no files.
 

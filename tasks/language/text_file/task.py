@@ -1,0 +1,64 @@
+"""Any text file as a corpus; the card states the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from gmbench.data.local import locate
+from gmbench.errors import UserError
+from gmbench.spaces import TokenSequence
+from gmbench.task import Context, Measurement
+
+from ..corpora.corpus import Recipe
+from ..corpora.corpus_task import CorpusTask
+from ..corpora.parts import Parts
+from ..corpora.vocabulary import UNKNOWN
+from .splits import by_tens, in_order
+
+MAX_PLACES = 1 << 27  # of all training sentences, padded: a GiB
+FEWEST_BLOCKS = 8
+
+
+class TextFile(CorpusTask):
+    """The card's file, or a small text of our own where it has none, cut into three parts.
+
+    Its space is that of the text: as many ids as words are known, and rows as wide as the longest line.
+    """
+
+    @property
+    def recipe(self) -> Recipe:
+        reader: Callable[..., Parts] = in_order if self.streamed else by_tens
+        return Recipe(reader, self.protocol["vocab_size"], False, self.protocol["unknown"], at_most=True)
+
+    def make_space(self) -> TokenSequence:
+        words = self.corpus.vocabulary.words
+        if self.streamed:
+            return TokenSequence(len(words), self.protocol["window"], ends=False, words=words)
+        lengths = [part.lengths for part in (self.corpus.train, self.corpus.validation, self.corpus.test)]
+        longest = min(self.protocol["max_words"], int(torch.cat(lengths).max()))
+        num_rows = int(((lengths[0] + longest - 1) // longest).sum())
+        if num_rows * (longest + 1) > MAX_PLACES:
+            source = locate(self.card.data[0]) if self.card.data else "the default text"
+            raise UserError(
+                f"{source}: {num_rows:,} sentences in rows of {longest} words do not fit into memory: give a part "
+                "of the text, or read it as one with --variant context=stream"
+            )
+        return TokenSequence(len(words), longest + 1, words=words)
+
+    @property
+    def block(self) -> int:
+        """The protocol's, or an eighth of a shorter test text."""
+        return min(super().block, len(self.test) // FEWEST_BLOCKS)
+
+    def measure_word_nats(self, model: Any, context: Context) -> Measurement:
+        """The corpora's; its note says how much of the text the vocabulary covers, without which it means little."""
+        found = super().measure_word_nats(model, context)
+        share = float((self.test == UNKNOWN).sum()) / float(self.units.words.sum())
+        covered = f"{share:.1%} of what is counted is <unk>; {self.space.vocab_size - UNKNOWN - 1:,} words are known"
+        for key, one in found.estimates.items():
+            note = "; ".join(filter(None, (one.note, covered)))
+            found.estimates[key] = one.model_copy(update={"note": note})
+        return found
