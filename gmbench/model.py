@@ -158,6 +158,12 @@ class ScoresText(Protocol):
 
 
 @runtime_checkable
+class Chooses(Protocol):
+    def choose(self, contexts: Sequence[str], answers: Sequence[Sequence[str]]) -> list[Tensor]:
+        """log p in nats of each answer as it continues its context, a tensor (num_answers,) for each of N contexts."""
+
+
+@runtime_checkable
 class Attends(Protocol):
     def attention(self, x: Tensor) -> Tensor:
         """How much each position of the target looks at each of the source, (B, T, S), of pairs x (B, S + T).
@@ -241,6 +247,7 @@ CAPABILITIES: dict[str, type] = {
     "token_log_prob": HasTokenLogProb,
     "pseudo_log_prob": HasPseudoLogProb,
     "score_text": ScoresText,
+    "choose": Chooses,
     "attention": Attends,
     "energy": HasEnergy,
     "couplings": HasCouplings,

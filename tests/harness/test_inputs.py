@@ -153,7 +153,7 @@ def test_a_run_makes_what_is_missing_and_starts_there(warm: Make, gmbench: Calla
     assert done.err.count("input start: gmbench run") == 1  # one run serves both seeds
     plan = make_plan(replace(BASE, model="warm_coin+shared", overrides={"learning_rate": 1e-12}))
     child, parent = load_fitted(plan), load_fitted(plan.inputs["start"])
-    assert float((child.logits - parent.logits).detach().abs().max()) < 0.06  # but for the jitter of .01 between the stages
+    assert float((child.logits - parent.logits).detach().abs().max()) < 0.06  # but for the jitter of .01
     assert float(parent.logits.detach().abs().max()) > 0.5  # where nobody else begins
     records = [read_record(path) for path in Path("runs/coin_task/warm_coin+shared").rglob("record.json")]
     assert len(records) == 2 and len({one.row_id for one in records}) == 1
