@@ -80,7 +80,7 @@ def points_contradiction(record: Record, points: array.array[float]) -> str:
 
 
 def beats_the_truth(estimate: Estimate, metric: MetricCard) -> bool:
-    """Whether the number is better than the truth's by more than four standard errors: no distribution can be.
+    """Whether the number is better than the truth's by more than three standard errors: no distribution can be.
 
     An excess over the truth is a Kullback-Leibler divergence, at least 0. What falls below is a "log probability" that
     is not normalised, or an error of the estimator. An optimistic bound may be better than the truth.
@@ -91,7 +91,7 @@ def beats_the_truth(estimate: Estimate, metric: MetricCard) -> bool:
     if estimate.stderr is None and estimate.kind != "exact":
         return False  # how uncertain it is nobody knows
     gain = metric.null - estimate.value if direction == "lower" else estimate.value - metric.null
-    return gain > 4 * (estimate.stderr or 0.0) + _ROUNDING_OF_A_NULL
+    return gain > 3 * (estimate.stderr or 0.0) + _ROUNDING_OF_A_NULL
 
 
 def headline_beats_the_truth(record: Record, card: TaskCard) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from gmbench.errors import MissingCapability, UserError
-from gmbench.model import CAPABILITIES, Likelihood
+from gmbench.model import Likelihood
 from gmbench.randomness import derive_seed
 from gmbench.spaces import Space, TokenPair
 from gmbench.task import Draws
@@ -23,6 +23,10 @@ from gmbench.task import Draws
 SAMPLES = "samples"
 _NPY = b"\x93NUMPY"
 MAX_SAMPLES = 10_000_000
+# Capabilities whose methods give tensors, or things that metrics ask themselves.
+TENSORS: tuple[str, ...] = ("energy", "couplings", "token_log_prob", "pseudo_log_prob", "score_text", "attention")
+TENSORS += ("log_likelihood", "encode", "decode", "reconstruct")
+OBJECTS = ("sampler", "prior", "posterior")
 
 
 def adapt(model: Any, space: Space, likelihood: Likelihood | None = None) -> SimpleNamespace:
@@ -50,13 +54,15 @@ def adapt(model: Any, space: Space, likelihood: Likelihood | None = None) -> Sim
         evaluate = _with_rng(model.log_prob)
         offered.likelihood = getattr(model, "likelihood", None) or likelihood or Likelihood()
         offered.log_prob = lambda x, *, rng: _tensor(evaluate(x, rng=rng))
-    for name in ("energy", "couplings", "token_log_prob", "pseudo_log_prob", "attention"):
+    for name in TENSORS:
         if hasattr(model, name):
             setattr(offered, name, _as_tensor(getattr(model, name)))
-    if hasattr(model, "sampler"):
-        offered.sampler = model.sampler
+    for name in OBJECTS:
+        if hasattr(model, name):
+            setattr(offered, name, getattr(model, name))
     if not vars(offered):
-        raise UserError(f"a {type(model).__name__} has none of the methods {', '.join(sorted(CAPABILITIES))}")
+        accepted = sorted(("sample", "log_prob", *TENSORS, *OBJECTS))
+        raise UserError(f"a {type(model).__name__} has none of the methods {', '.join(accepted)}")
     return offered
 
 

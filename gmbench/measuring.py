@@ -14,17 +14,22 @@ from gmbench.errors import MissingCapability, UserError
 from gmbench.model import CAPABILITIES, Model
 from gmbench.progress import Progress, Silent
 from gmbench.randomness import stream
+from gmbench.spaces import Space, TokenPair, TokenSequence
 from gmbench.task import Context, Draws, Measurement, Task
 from gmbench.training import Interrupted
 
+_ROUNDING = 1e-4  # nats by which a token's log p may be above 0
+
 
 class _Offered(SimpleNamespace):
-    """The capabilities of a model, of which `log_prob` and `energy` must give one number a point."""
+    """The capabilities of a model; those that give log-probabilities or energies must give one number each."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, space: Space) -> None:
         offered = {name: getattr(model, name) for name in (*CAPABILITIES, "likelihood") if hasattr(model, name)}
-        for name in {"log_prob", "energy"} & set(offered):
+        for name in {"log_prob", "energy", "pseudo_log_prob", "score_text"} & set(offered):
             offered[name] = _one_number_a_point(name, offered[name])
+        if "token_log_prob" in offered:
+            offered["token_log_prob"] = _one_number_a_token(offered["token_log_prob"], space)
         super().__init__(**offered)
 
 
@@ -34,6 +39,25 @@ def _one_number_a_point(name: str, method: Callable[..., Any]) -> Callable[..., 
         shape = tuple(getattr(values, "shape", ()))
         if shape != (len(x),):
             raise UserError(f"{name} gave shape {shape} for {len(x)} points where ({len(x)},) is expected")
+        return values
+
+    return checked
+
+
+def _one_number_a_token(method: Callable[..., Any], space: Space) -> Callable[..., Any]:
+    """A number off by one position, or behind the end, would be summed into a likelihood like any other."""
+
+    def checked(x: torch.Tensor) -> Any:
+        values = method(x)
+        target = space.split(x)[1] if isinstance(space, TokenPair) else x
+        shape = tuple(getattr(values, "shape", ()))
+        if shape != tuple(target.shape):
+            raise UserError(f"token_log_prob gave shape {shape} where {tuple(target.shape)} is expected")
+        padded = target == TokenSequence.PAD
+        if bool((values[padded] != 0).any()):
+            raise UserError("token_log_prob gave padding (token 0) a log p other than 0")
+        if bool((values > _ROUNDING).any()):
+            raise UserError(f"token_log_prob gave {float(values.max()):.3g}: a token's log p is at most 0")
         return values
 
     return checked
@@ -71,7 +95,7 @@ def measure(
     wall, process = time.perf_counter(), time.process_time()
     device = model.device if isinstance(model, Model) else torch.device("cpu")
     draws = draws or Draws(model, stream("measure/draws", seed, device=device))
-    measured = _Offered(model)
+    measured = _Offered(model, task.space)
     progress.stage("measure", len(task.card.metrics), 0)
     for done, (name, card) in enumerate(task.card.metrics.items(), start=1):
         context = Context(stream(f"measure/{name}", seed, device=device), draws)

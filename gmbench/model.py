@@ -125,7 +125,13 @@ class Model(nn.Module):
 @runtime_checkable
 class Samples(Protocol):
     def sample(self, num: int, *, given: Any = None, rng: torch.Generator) -> Tensor:
-        """`num` independent draws (num, ...) of the model, given a condition where the task has one."""
+        """`num` independent draws (num, ...) of the model, given a condition where the task has one.
+
+        A model that takes no condition must not ignore one: draws from p(x) would be measured as draws from p(x | c).
+
+        Raises:
+            MissingCapability: A condition is given, and the model takes none; or it needs one, and none is given.
+        """
 
 
 @runtime_checkable

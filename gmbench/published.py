@@ -1,4 +1,4 @@
-"""`published.toml` beside a task's manifest: numbers quoted with their source and never ranked, and what was left out."""
+"""`published.toml` beside a task's card: numbers quoted with their source and never ranked, and what was left out."""
 
 from __future__ import annotations
 

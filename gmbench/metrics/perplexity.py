@@ -17,6 +17,7 @@ from torch import Tensor
 from gmbench.estimate import Estimate, Kind
 from gmbench.metrics.checks import check_count, check_finite, check_log_values, check_shape
 
+MIN_BLOCKS = 10
 _KIND_OF_NEGATIVE: dict[Kind, Kind] = {
     "exact": "consistent",
     "unbiased": "consistent",
@@ -85,7 +86,8 @@ def stream_rate(nats: Tensor, units: Tensor, *, block: int, kind: Kind = "exact"
     """Σ nats / Σ units of a stream of L positions that depend on each other, with a block bootstrap's standard error.
 
     The variance is that of the moving-block bootstrap as its number of draws grows: of all overlapping blocks of
-    `block` positions, with the linearised ratio, so nothing is drawn.
+    `block` positions, with the linearised ratio, so nothing is drawn. Of fewer than ten blocks it would be far too
+    small, and there is none.
 
     Arguments:
         nats: Minus log p of each position, (L,), in order.
@@ -93,14 +95,15 @@ def stream_rate(nats: Tensor, units: Tensor, *, block: int, kind: Kind = "exact"
         block: Positions of a block: longer than what positions remember of each other, far shorter than L.
 
     Raises:
-        ValueError: There are fewer than two blocks, or nothing is counted.
+        ValueError: There is no whole block, or nothing is counted.
     """
     check_shape("nats", nats, ("L",))
     check_shape("units", units, (len(nats),))
     check_finite("units", units)
     check_log_values("minus nats", -nats)
     check_count("block", block)
-    check_count("the number of whole blocks", len(nats) // block, least=2)
+    num_blocks = len(nats) // block
+    check_count("the number of whole blocks", num_blocks, least=1)
     nats, units, turned = nats.double(), units.double(), _KIND_OF_NEGATIVE[kind]
     if not float(units.sum()) > 0:
         raise ValueError("the stream has no units")
@@ -108,10 +111,13 @@ def stream_rate(nats: Tensor, units: Tensor, *, block: int, kind: Kind = "exact"
     if bool(torch.isinf(rate)):
         num_infinite = int(torch.isinf(nats).sum())
         note = f"{num_infinite} of {len(nats)} positions have probability 0: infinite, no standard error"
-        return Estimate(value=math.inf, n=len(nats), kind=turned, note=note)
+        return Estimate(value=math.inf, n=num_blocks, kind=turned, note=note)
+    note = f"{num_blocks} blocks of {block} of {len(nats)} positions"
+    if num_blocks < MIN_BLOCKS:
+        return Estimate(value=float(rate), n=num_blocks, kind=turned, note=f"{note}: too few for a standard error")
     residual = (nats - rate * units) / units.mean()
     sums = residual.cumsum(0)
     sums = torch.cat([sums.new_zeros(1), sums])
     blocks = sums[block:] - sums[:-block]  # (L - block + 1,)
     stderr = float(blocks.square().mean().sqrt()) / math.sqrt(block * len(nats))
-    return Estimate(value=float(rate), stderr=stderr, n=len(nats), kind=turned, note=f"blocks of {block}")
+    return Estimate(value=float(rate), stderr=stderr, n=num_blocks, kind=turned, note=note)

@@ -58,7 +58,7 @@ def sequence_likelihoods(
         blocks = x.to(rng.device).split(BLOCK)
         log_p = torch.cat([model.log_prob(block, rng=rng).double().cpu() for block in blocks])
         found.append(SequenceLikelihood(model.likelihood.key, model.likelihood.kind, log_p))
-    if offers(model, "score_text"):
+    if offers(model, "score_text") and x.shape[1] == space.max_length:  # rows of pairs are no one text
         found.append(SequenceLikelihood("text", "exact", model.score_text(space.text(x)).double().cpu()))
     if all(offers(model, name) for name in ("prior", "posterior", "log_likelihood")):
         found += _bounds(model, x, budget, rng)

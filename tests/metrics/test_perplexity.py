@@ -113,9 +113,10 @@ def test_blocks_of_a_stream_cover_where_positions_depend_on_each_other() -> None
 
 def test_units_of_a_stream_may_be_bytes_and_some_positions_may_count_nothing() -> None:
     nats, units = torch.tensor([1.0, 2.0, 3.0, 0.0]), torch.tensor([2, 4, 6, 0])
-    assert stream_rate(nats, units, block=2).value == pytest.approx(0.5)
+    found = stream_rate(nats, units, block=2)
+    assert found.value == pytest.approx(0.5) and (found.n, found.stderr) == (2, None)
     with pytest.raises(ValueError, match="no units"):
         stream_rate(nats, torch.zeros(4), block=2)
     with pytest.raises(ValueError, match="whole blocks"):
-        stream_rate(nats, units, block=3)
+        stream_rate(nats, units, block=5)
     assert math.isinf(stream_rate(torch.tensor([1.0, math.inf]), torch.ones(2), block=1).value)

@@ -36,7 +36,8 @@ def test_bleu_is_nltks() -> None:
     from nltk.translate.bleu_score import corpus_bleu
 
     references = [[one, noisy(one, seed)] for seed, one in enumerate(texts(40, 1))]
-    hypotheses = [[*noisy(own[0], 100 + seed)[: 1 + len(own[0]) * 4 // 5], 1, 2, 3] for seed, own in enumerate(references)]
+    shortened = [noisy(own[0], 100 + seed)[: 1 + len(own[0]) * 4 // 5] for seed, own in enumerate(references)]
+    hypotheses = [[*text, 1, 2, 3] for text in shortened]
     for order in (1, 2, 4):
         expected = corpus_bleu(references, hypotheses, [1 / order] * order)
         assert bleu(hypotheses, references, order=order).value == pytest.approx(expected)

@@ -165,8 +165,31 @@ def test_points_of_a_stream_are_blocks_with_the_rate_as_mean() -> None:
     assert points.shape == (4,)  # the last is of 30 positions
     assert float(points.mean()) == pytest.approx(float(nats.mean()))
     rate = units.rate(nats, units.words, "exact")
-    assert rate.value == pytest.approx(float(nats.mean())) and rate.note == "blocks of 50"
+    assert rate.value == pytest.approx(float(nats.mean())) and (rate.n, rate.stderr) == (3, None)
+    assert "3 blocks of 50 of 180 positions: too few" in rate.note
     assert units.rate(nats, units.words, "exact") == rate
-    lone = Units(units.words, units.utf8, block=180)
+    short = Units(units.words, units.utf8, block=10).rate(nats, units.words, "exact")
+    assert short.n == 18 and short.stderr is not None and short.value == pytest.approx(rate.value)
+    longer = Units(units.words, units.utf8, block=181)
     with pytest.raises(ValueError, match="whole blocks"):
-        lone.rate(nats, units.words, "exact")
+        longer.rate(nats, units.words, "exact")
+
+
+def test_lines_that_follow_each_other_are_one_draw() -> None:
+    """Texts of 10 lines that share a subject: the spread over lines says nothing of the mean's."""
+    draw, means, found = torch.Generator().manual_seed(0), [], []
+    words, together = torch.full((200,), 6.0, dtype=torch.float64), torch.arange(200) // 10
+    for _ in range(200):
+        subject = torch.randn(20, generator=draw, dtype=torch.float64).repeat_interleave(10)
+        nats = 20 + subject + 0.3 * torch.randn(200, generator=draw, dtype=torch.float64)
+        each, grouped = (Units(words, words, draw=one).rate(nats, words, "exact") for one in (None, together))
+        assert each.value == pytest.approx(grouped.value) and (each.n, grouped.n) == (200, 20)
+        points = Units(words, words, draw=together).points(nats)
+        assert points.shape == (20,) and float(points.mean()) == pytest.approx(grouped.value)
+        means.append(grouped.value)
+        found.append((each.stderr, grouped.stderr))
+    spread = float(torch.tensor(means).std())
+    of_lines, of_draws = (sum(one) / len(found) / spread for one in zip(*found, strict=True))
+    assert of_lines < 0.5 and 0.9 < of_draws < 1.1
+    nats[3] = math.inf
+    assert math.isinf(Units(words, words, draw=together).rate(nats, words, "exact").value)

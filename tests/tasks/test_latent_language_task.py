@@ -101,10 +101,10 @@ def test_the_truth_has_its_null_and_its_own_latents() -> None:
     gap = found.estimates["excess_nats.elbo"]  # the Gaussian's bound loses what quadrature says, a word
     assert gap.stderr is not None and abs(gap.value - truth.evidence_gap / 48) < 4 * gap.stderr
     assert (gap.kind, found.estimates["excess_nats.iw500"].kind) == ("upper_bound", "upper_bound")
-    for key, expected in (("nll.exact", truth.entropy), ("kl", truth.information), ("reconstruction.nats", 24.0)):
+    for key, expected in (("nll.exact", truth.entropy), ("kl.n2000", truth.information), ("reconstruction.nats", 24.0)):
         one = found.estimates[key]
         assert one.stderr is not None and abs(one.value - expected) < 4 * one.stderr + 0.02, key
-    assert values["active_units.above0.01"] == values["active_units.truth"] == 4
+    assert values["active_units.above0.01.n2000"] == values["active_units.truth"] == 4
     assert values["mutual_information.truth"] == truth.information
     assert values["mutual_information.log_n.n2000"] == math.log(2000)
     assert values["mutual_information.saturated.n2000"] == 0
@@ -132,7 +132,7 @@ def test_latents_that_collapsed_are_seen_although_the_likelihood_is_perfect() ->
     found = measure(make(), Collapsed(truth_of(make())), 0).merged
     values = {key: one.value for key, one in found.estimates.items()}
     assert found.headline == "excess_nats.iw500" and abs(values["excess_nats.iw500"]) < 1e-9
-    assert values["kl"] == 0 and values["active_units.above0.01"] == 0
+    assert values["kl.n2000"] == 0 and values["active_units.above0.01.n2000"] == 0
     assert abs(values["mutual_information.upper.n2000"]) < 1e-9
     assert values["reconstruction.nats"] == pytest.approx(values["nll.iw500"])
     assert 0.45 < values["reconstruction.wrong"] < 0.55 and values["reconstruction.wrong.truth"] < 0.3

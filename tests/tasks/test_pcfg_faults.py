@@ -17,8 +17,7 @@ from gmbench.model import Likelihood
 from gmbench.plugin import MetricCard, TaskCard
 from gmbench.registry import discover
 from gmbench.task import Context, Task
-from gmbench.tasks.language.pcfg.grammar import Grammar, Rule
-from gmbench.tasks.language.pcfg.grammars import END, language
+from gmbench.tasks.language.pcfg.grammars import language
 from gmbench.tasks.language.pcfg.language import Language
 
 EOS = 1
@@ -35,24 +34,9 @@ def card() -> TaskCard:
     return found
 
 
-def make(grammar: str = "small", truth: Language | None = None) -> Any:
-    """The task on its small track, or the same about another language."""
-    task: Any = discover().task("pcfg").load()(card(), {"grammar": grammar}, "small")
-    if truth is not None:
-        task.truth, task.space = truth, truth.space
-    return task
-
-
-def endings_that_cost() -> Language:
-    """The grammar `small` without full stops: E -> end | but B E, so that no word says that the sentence is over."""
-    full = language("small", 256)
-    rules = [
-        Rule(rule.head, "" if rule.word == "." else rule.word, rule.body)
-        for rule in full.grammar.rules
-        if rule.head != END
-    ]
-    kept = torch.tensor([rule.head != END for rule in full.grammar.rules])
-    return Language(Grammar(rules, ("S",)), full.theta[:, kept], 256)
+def make(grammar: str = "small") -> Any:
+    """The task on its small track."""
+    return discover().task("pcfg").load()(card(), {"grammar": grammar}, "small")
 
 
 def whole(score: Callable[[Language, Tensor], Tensor], likelihood: Likelihood | None = None) -> Any:
@@ -129,8 +113,8 @@ def test_the_size_of_each_fault_is_what_it_should_be() -> None:
 
 
 def test_a_dropped_end_shows_where_the_end_costs_something() -> None:
-    truth = endings_that_cost()
-    task = make(truth=truth)
+    truth = language("endings", 256)
+    task = make("endings")
     x = task.test
     ends = truth.token_log_prob(x)[x == EOS]
     assert len(ends) == len(x) and float(ends.exp().mean()) == pytest.approx(0.85)
@@ -152,7 +136,7 @@ def test_a_dropped_end_hides_in_a_poor_model_and_pairing_finds_it_in_a_good_one(
 
         return by_token(smoothed)
 
-    task = make(truth=endings_that_cost())
+    task = make("endings")
     for noise in (0.003, 0.3):
         sound = score(task, noisy(noise, lambda log_p, x: log_p))
         assert sound.stderr is not None and sound.value > 3 * sound.stderr and not is_flagged(sound)

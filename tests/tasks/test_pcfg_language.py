@@ -115,3 +115,18 @@ def test_the_pseudo_likelihood_is_that_of_every_word_in_every_place(name: str) -
     broken[:, 1] = 1
     broken[:, 2:] = 0
     assert float(truth.pseudo_log_prob(broken).max()) == -math.inf
+
+
+@pytest.mark.parametrize("grammar", ["small", "classes", "endings"])
+def test_what_begins_as_a_sentence_is_none(grammar: str) -> None:
+    truth = language(grammar, 256)
+    x = truth.sample(50, rng=torch.Generator().manual_seed(0))
+    last = (x != 0).sum(1) - 1
+    rows = torch.arange(len(x))
+    cut, longer = x.clone(), x.clone()
+    cut[rows, last] = 0
+    longer[rows, last + 1] = 2
+    assert bool(truth.log_prob(x).isfinite().all()) and bool(truth.grammar.parse(x).complete.all())
+    for wrong in (cut, longer):
+        assert bool(truth.log_prob(wrong).isneginf().all()) and not bool(truth.class_probabilities(wrong).any())
+        assert not bool(truth.grammar.parse(wrong).complete.any())

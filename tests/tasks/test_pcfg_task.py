@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from gmbench.errors import MissingCapability
+from gmbench.errors import MissingCapability, UserError
+from gmbench.evaluation import evaluate
 from gmbench.measuring import Measured, measure
 from gmbench.model import Data, Likelihood
 from gmbench.plugin import TaskCard
@@ -165,8 +168,9 @@ def test_bounds_are_conservative_paired_and_kept_for_other_metrics() -> None:
     found = telling.estimates
     gap = found["nll.iw20.per_word"].value - found["nll.oracle.per_word"].value
     assert gap == pytest.approx(found["excess_nats.iw20"].value, abs=1e-6)
-    assert found["kl"].value > 0.3 and useless.estimates["kl"].value == 0
-    assert found["active_units.above0.01"].value == 1 and useless.estimates["active_units.above0.01"].value == 0
+    assert found["kl.n200"].value > 0.3 and useless.estimates["kl.n200"].value == 0
+    units = "active_units.above0.01.n200"
+    assert found[units].value == 1 and useless.estimates[units].value == 0
     assert found["mutual_information.lower.n200"].value > 0.2
     assert found["mutual_information.log_n.n200"].value == pytest.approx(5.298, abs=1e-3)
     assert found["mutual_information.saturated.n200"].value == 0
@@ -274,3 +278,49 @@ def test_sentences_made_elsewhere_are_scored(gmbench: Any, spoil: Any, expected:
         assert found.code == 2 and expected in found.err and found.err.count("\n") == 1
     else:
         assert found.json["metrics"]["grammaticality.n200"]["value"] == 1 and found.json["headline"] == ""
+
+
+def test_numbers_that_are_no_log_probabilities_of_tokens_are_refused() -> None:
+    """A score off by one position would be summed as the likelihood of other sentences."""
+    truth = make("small").truth
+
+    def scored(change: Any) -> Measured:
+        return measure(make("small"), SimpleNamespace(token_log_prob=lambda x: change(truth.token_log_prob(x), x)), 0)
+
+    assert scored(lambda log_p, x: log_p).merged.estimates["excess_nats.exact"].value == 0
+    for change, message in (
+        (lambda log_p, x: log_p[:, 1:], r"shape \(\d+, 255\) where \(\d+, 256\) is expected"),
+        (lambda log_p, x: log_p.masked_fill(x == 0, -0.1), "padding .* a log p other than 0"),
+        (lambda log_p, x: torch.where(x > 0, log_p + 0.5, 0.0), "a token's log p is at most 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            scored(change)
+    with pytest.raises(UserError, match="score_text gave shape"):
+        measure(make("small"), SimpleNamespace(score_text=lambda texts: torch.zeros(3)), 0)
+
+
+def test_a_text_model_and_an_autoencoder_from_elsewhere_are_measured(tmp_path: Path) -> None:
+    truth = make("small").truth
+    numbers = {word: number for number, word in enumerate(truth.space.words)}
+
+    class Reader:
+        def score_text(self, texts: list[str]) -> Any:
+            rows = torch.zeros(len(texts), 256, dtype=torch.long)
+            for row, text in zip(rows, texts, strict=True):
+                ids = [*(numbers[word] for word in text.split()), 1]
+                row[: len(ids)] = torch.tensor(ids)
+            return truth.log_prob(rows).numpy()
+
+    class Latent:
+        def prior(self) -> Distribution:
+            return Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+
+        def posterior(self, x: Tensor) -> Distribution:
+            return Independent(Normal(torch.zeros(len(x), 2), torch.ones(len(x), 2)), 1)
+
+        def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+            return truth.log_prob(x).expand(z.shape[:2])
+
+    for model, key in ((Reader(), "text"), (Latent(), "iw20"), (Latent(), "elbo")):
+        found = evaluate(model, task="pcfg", track="smoke", name=f"some_{key}", out=tmp_path)
+        assert found.metrics[f"excess_nats.{key}"].value == pytest.approx(0, abs=1e-6)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from nltk.translate.bleu_score import corpus_bleu
 from scipy import stats
 from torch import Generator, Tensor
 
@@ -21,7 +20,7 @@ from gmbench.plugin import TaskCard
 from gmbench.registry import discover
 from gmbench.task import Task
 from gmbench.tasks.language.seq2seq_cipher.cipher import FIRST, NUM_WORDS, CipherChannel
-from gmbench.tasks.language.seq2seq_cipher.translations import bleu, exact_match
+from gmbench.tasks.language.seq2seq_cipher.translations import exact_match
 
 PAD, EOS = 0, 1
 
@@ -168,7 +167,7 @@ def test_the_truth_has_its_null() -> None:
         assert one.stderr is not None and abs(one.value - expected) < 4 * one.stderr, key
     assert values["alignment.accuracy"] == values["alignment.mass"] == 1
     assert values["alignment.chance"] == pytest.approx(0.1, abs=0.003)
-    for name in ("bleu", "exact_match"):
+    for name in ("bleu4", "exact_match"):
         ours, its = found.merged.estimates[f"{name}.sampled"], found.merged.estimates[f"{name}.sampled.truth"]
         assert ours.stderr is not None and its.stderr is not None
         assert ours != its and abs(ours.value - its.value) < 4 * math.hypot(ours.stderr, its.stderr)
@@ -199,8 +198,8 @@ def test_a_model_that_knows_only_the_length_is_above_by_the_words() -> None:
     chance = found["alignment.chance"].value
     assert found["alignment.mass"].value == pytest.approx(chance)
     assert found["alignment.accuracy"].value == pytest.approx(chance)  # right once a target, at its last word
-    assert found["bleu.sampled"].value == 1 and found["exact_match.sampled"].value == 1
-    assert found["bleu.sampled.truth"].value < 0.9
+    assert found["bleu4.sampled"].value == 1 and found["exact_match.sampled"].value == 1
+    assert found["bleu4.sampled.truth"].value < 0.9
 
 
 def test_attention_that_reads_forwards_is_seldom_right() -> None:
@@ -260,27 +259,6 @@ def test_a_score_that_is_a_little_worse_is_above_by_its_divergence() -> None:
     assert float(found.per_point.mean()) == pytest.approx(one.value, rel=1e-4)
 
 
-def test_bleu_is_nltks_with_a_standard_error() -> None:
-    truth, values, errors = channel(0.3), [], []
-    for seed in range(20):
-        sources = truth.sources(60, rng=rng(seed))
-        sides = [truth.sample(60, given=sources, rng=rng(100 + seed)), truth.plain(sources)]
-        translations, references = ([text.split() for text in truth.space.target.text(side)] for side in sides)
-        found = bleu(translations, references)
-        assert found.stderr is not None
-        assert found.value == pytest.approx(corpus_bleu([[one] for one in references], translations))
-        values.append(found.value)
-        errors.append(found.stderr)
-    spread = float(torch.tensor(values).std())
-    assert 0.7 < float(torch.tensor(errors).square().mean().sqrt()) / spread < 1.4
-    assert bleu(references, references).value == 1
-    assert bleu(references[:30], references[:30]).stderr is None
-    backwards = [one[::-1] for one in references]
-    assert 0 <= bleu(backwards, references).value < 0.1
-    match = exact_match(references[:30] + backwards[30:], references)
-    assert match.value == pytest.approx(0.5, abs=0.02)
-
-
 def test_translations_that_are_no_targets_are_refused() -> None:
     def half(num: int, *, given: Tensor, rng: Generator) -> Tensor:
         return given[:, :8]
@@ -299,3 +277,9 @@ def test_data_follow_seed_and_version() -> None:
     assert all(tuple(row) in rows for row in data.draw(50, rng()).tolist())
     small, smoke = (make(track=track).test for track in ("small", "smoke"))  # type: ignore[attr-defined]
     assert len(smoke) == 200 and torch.equal(small[:200], smoke)
+
+
+def test_an_exact_match_is_right_in_every_word() -> None:
+    references = [["a", "b"], ["c"], [], ["d", "e"]]
+    match = exact_match([["a", "b"], ["b"], [], ["d"]], references)
+    assert match.value == 0.5 and match.stderr == pytest.approx(math.sqrt(1 / 3) / 2)

@@ -110,7 +110,7 @@ def test_a_text_of_one_line_is_cut_within(tmp_path: Path) -> None:
         [" ".join(words[:800])], [" ".join(words[800:900])], [" ".join(words[900:])]
     ]  # fmt: skip
     task = made(tmp_path / "one.txt", "stream")
-    assert task.test.shape == (101,) and task.block == 101 // 8  # its end counts
+    assert task.test.shape == (101,) and task.block == 101 // 16  # its end counts
     assert task.space.vocab_size == 3 + 96
 
 
@@ -200,11 +200,11 @@ def test_the_least_text_can_be_measured(tmp_path: Path) -> None:
     path = written(tmp_path / "some.txt", random_lines(20))
     record = api.run(f"text_file:{path}", "lstm_vae", track="smoke", out=tmp_path / "runs", overrides={"num_steps": 2})
     assert record.status == "done" and record.metrics[record.headline].n == 2
-    assert "latents" not in record.unavailable and "kl" in record.metrics
+    assert "latents" not in record.unavailable and "kl.n2" in record.metrics
     words = written(tmp_path / "words.txt", [" ".join(WORDS * 80)])
     task = made(words, "stream")
     found = measure(task, Uniform(task.space.vocab_size), 0).merged.estimates["word_nats.exact"]
-    assert found.n == 65 and found.stderr is not None and "blocks of 8" in found.note
+    assert found.n == 16 and found.stderr is not None and "16 blocks of 4 of 65 positions" in found.note
 
 
 GOOD = "".join(f"{line}\n" for line in random_lines(30)).encode()

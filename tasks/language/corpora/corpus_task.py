@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -14,9 +14,6 @@ from gmbench.data.local import fetch
 from gmbench.errors import MissingCapability
 from gmbench.estimate import Estimate, Kind
 from gmbench.metrics.diagonal_gaussian import diagonal_gaussian
-from gmbench.metrics.latent_information import active_units, kl
-from gmbench.metrics.likelihood import nll
-from gmbench.metrics.mutual_information import mutual_information
 from gmbench.metrics.perplexity import bits, perplexity
 from gmbench.metrics.text_overlap import bleu, distinct, self_bleu
 from gmbench.model import Data, offers
@@ -25,6 +22,7 @@ from gmbench.randomness import derive_seed
 from gmbench.spaces import TokenSequence
 from gmbench.task import Context, Measurement, Task
 
+from ..latents import latents
 from ..likelihoods import BLOCK, SequenceLikelihood, sequence_likelihoods
 from .corpus import Corpus, Lines, Recipe, load
 from .parts import Reader, hashed_order
@@ -32,13 +30,23 @@ from .sequences import rows, stream_log_prob, windows
 from .units import Units, of_sentences, of_stream, widths
 from .vocabulary import Words
 
+MIN_DRAWS, NUM_BLOCKS = 20, 16  # of a text that is too short for draws of the protocol's size
+
+
+class Sentences(NamedTuple):
+    """Test sentences (N, T), their classes, (N,), where they have some, and which of them are one draw, (N,)."""
+
+    x: Tensor
+    classes: Tensor | None
+    draw: Tensor
+
 
 class CorpusTask(Task):
     """A corpus in one variant. A subclass says by `reader` which lines of the card's files are which part.
 
-    The card's protocol holds vocab_size, closed_vocabulary, unknown, max_words, active_units_threshold and, for
-    `context=stream`, window, stride and block; a track's budget num_validation, num_test, num_importance and num_elbo,
-    of a stream num_validation_windows and num_test_tokens.
+    The card's protocol holds vocab_size, closed_vocabulary, unknown, max_words, lines_per_draw, active_units_threshold
+    and, for `context=stream`, window, stride and block; a track's budget num_validation, num_test, num_importance,
+    num_elbo, num_samples, num_self_bleu and num_references, of a stream num_validation_windows and num_test_tokens.
     """
 
     reader: ClassVar[Reader]
@@ -126,28 +134,37 @@ class CorpusTask(Task):
             x, num = self._rows(self.corpus.validation)[0], self.budget["num_validation"]
         return x[hashed_order(f"{self.card.name}/validation", len(x))[:num]]
 
-    def test_sentences(self, num: int) -> tuple[Tensor, Tensor | None]:
-        """`num` test sentences (num, T), or all, with their classes: always the same, the shortest first.
+    def test_sentences(self, num: int) -> Sentences:
+        """`num` test sentences, or all: always the same, the shortest first, so blocks of them need little padding.
 
-        So blocks of them need little padding.
+        Lines of running text that follow each other are one draw. What is measured are whole draws, but for the last.
         """
-        x, classes = self._rows(self.corpus.test)
-        chosen = hashed_order(f"{self.card.name}/test", len(x))[:num]
+        x, line_of = rows(self.corpus.test, self.space.max_length - 1)
+        together = max(1, min(self.protocol["lines_per_draw"], min(num, len(x)) // MIN_DRAWS))
+        draw_of = line_of // together
+        order = hashed_order(f"{self.card.name}/test", int(draw_of[-1]) + 1)
+        chosen = order.argsort()[draw_of].argsort(stable=True)[:num]
         chosen = chosen[(x[chosen] != TokenSequence.PAD).sum(1).argsort(stable=True)]
-        return x[chosen], None if classes is None else classes[chosen]
+        classes = self.corpus.test.classes
+        draw = draw_of[chosen].unique(return_inverse=True)[1]
+        return Sentences(x[chosen], None if classes is None else classes[line_of[chosen]], draw)
 
     @cached_property
     def test(self) -> Tensor:
         """Test sentences, (N, T), or the stream, (L,), of the budget."""
         if self.streamed:
             return self.corpus.test.ids[: self.budget["num_test_tokens"]]
-        return self.test_sentences(self.budget["num_test"])[0]
+        return self._sentences.x
+
+    @cached_property
+    def _sentences(self) -> Sentences:
+        return self.test_sentences(self.budget["num_test"])
 
     @property
     def block(self) -> int:
-        """Positions of a stream that are one draw."""
+        """Positions of a stream that are one draw: the protocol's, or a sixteenth of a short text."""
         positions: int = self.protocol["block"]
-        return positions
+        return max(1, min(positions, len(self.test) // NUM_BLOCKS))
 
     @cached_property
     def units(self) -> Units:
@@ -155,7 +172,7 @@ class CorpusTask(Task):
         width = widths(self.corpus.vocabulary.words)
         if self.streamed:
             return of_stream(self.test, width, self.block)
-        return of_sentences(self.test, width)
+        return of_sentences(self.test, width, self._sentences.draw)
 
     def measure_word_nats(self, model: Any, context: Context) -> Measurement:
         self._scored = None
@@ -176,25 +193,18 @@ class CorpusTask(Task):
     def measure_nll(self, model: Any, context: Context) -> Measurement:
         if self.streamed:
             raise MissingCapability("a stream is one text and no sentences: word_nats is its rate")
-        return self._each("nll", model, context, lambda one: nll(one.log_p, one.kind))
+        return self._each("nll", model, context, lambda one: self._rate(one, self.units.sentences))
 
     def measure_latents(self, model: Any, context: Context) -> Measurement:
         self._need_sentences()
         posterior = self._posterior(model, context)
-        num, threshold = len(self.test), self.protocol["active_units_threshold"]
-        information = mutual_information(posterior, rng=context.rng)
-        found = {
-            "kl": kl(posterior, model.prior()),
-            f"mutual_information.lower.n{num}": information.lower,
-            f"mutual_information.upper.n{num}": information.upper,
-            f"mutual_information.log_n.n{num}": Estimate(value=information.log_n, kind="exact", n=num),
-            f"active_units.above{threshold}": active_units(posterior.mean, threshold=threshold),
-        }
+        threshold = self.protocol["active_units_threshold"]
+        found = latents(posterior, model.prior(), threshold=threshold, rng=context.rng)
         if offers(model, "log_likelihood"):
             [elbo] = (one.log_p for one in self._scores(model, context) if one.key == "elbo")
             parts = (diagonal_gaussian("a distribution", one) for one in (posterior, model.prior()))
             nats = -elbo - next(parts).kl_from(next(parts)).cpu()
-            found["reconstruction.nats"] = nll(-nats, "exact")
+            found["reconstruction.nats"] = self.units.rate(nats, self.units.sentences, "exact")
         return Measurement(found)
 
     def measure_reconstruction(self, model: Any, context: Context) -> Measurement:

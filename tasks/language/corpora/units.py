@@ -17,27 +17,49 @@ from gmbench.spaces import TokenSequence
 class Units:
     """Units of each sentence, or of each position of a stream, (N,), float64.
 
+    Lines of running text follow from those before them, as positions of a stream do. So what counts as one draw in a
+    standard error is a number of consecutive lines, or of positions.
+
     Arguments:
         words: Words, and one for the end of a line.
         utf8: Bytes of the words as they are scored, with one byte behind each: a blank, or the line's end.
-        block: Positions of a stream that are one draw; 0 of sentences, which are draws by themselves.
+        block: Positions of a stream that are one draw; 0 of sentences.
+        draw: To which draw each sentence belongs, (N,), 0 … G - 1, none of them empty.
     """
 
     words: Tensor
     utf8: Tensor
     block: int = 0
+    draw: Tensor | None = None
+
+    @property
+    def sentences(self) -> Tensor:
+        """Ones."""
+        return torch.ones_like(self.words)
 
     def rate(self, nats: Tensor, units: Tensor, kind: Kind) -> Estimate:
         """Σ nats / Σ units with its standard error, nats and units (N,); `kind` is that of log p."""
         if self.block:
             return stream_rate(nats, units, block=self.block, kind=kind)
-        return nats_per_unit(nats, units, kind)
+        if self.draw is None or bool(torch.isinf(nats).any()):
+            return nats_per_unit(nats, units, kind)
+        found = nats_per_unit(self._summed(nats), self._summed(units), kind)
+        if found.n == len(nats):
+            return found
+        note = f"{found.n} groups of consecutive lines, {len(nats)} sentences"
+        return found.model_copy(update={"note": "; ".join(filter(None, (note, found.note)))})
 
     def points(self, nats: Tensor) -> Tensor:
-        """Numbers whose mean is the nats per word: one a sentence, or one a block of the stream, the last shorter."""
+        """Numbers whose mean is the nats per word: one a draw (of a stream: a block, the last shorter)."""
         if not self.block:
-            return rate_per_point(nats, self.words)
+            return rate_per_point(self._summed(nats), self._summed(self.words))
         return rate_per_point(*(torch.stack([one.sum() for one in x.split(self.block)]) for x in (nats, self.words)))
+
+    def _summed(self, x: Tensor) -> Tensor:
+        """What the sentences (N,) of each draw have together, (G,)."""
+        if self.draw is None:
+            return x
+        return x.new_zeros(int(self.draw.max()) + 1).index_add_(0, self.draw, x)
 
 
 def widths(words: Iterable[str]) -> Tensor:
@@ -47,9 +69,9 @@ def widths(words: Iterable[str]) -> Tensor:
     return found
 
 
-def of_sentences(x: Tensor, width: Tensor) -> Units:
+def of_sentences(x: Tensor, width: Tensor, draw: Tensor | None = None) -> Units:
     """Of rows x (N, T), given the widths of the ids (V,). A line's end is the byte behind its last word."""
-    return Units((x != TokenSequence.PAD).sum(1).double(), width[x].sum(1))
+    return Units((x != TokenSequence.PAD).sum(1).double(), width[x].sum(1), draw=draw)
 
 
 def of_stream(ids: Tensor, width: Tensor, block: int) -> Units:

@@ -11,9 +11,7 @@ from torch import Generator, Tensor
 
 from gmbench.estimate import Estimate
 from gmbench.metrics.importance_bound import evidence_bound
-from gmbench.metrics.latent_information import active_units, kl
 from gmbench.metrics.likelihood import nll
-from gmbench.metrics.mutual_information import mutual_information
 from gmbench.metrics.perplexity import nats_per_unit, perplexity, rate_per_point
 from gmbench.model import Data, offers
 from gmbench.plugin import TaskCard
@@ -21,6 +19,7 @@ from gmbench.randomness import stream
 from gmbench.spaces import TokenSequence
 from gmbench.task import Context, Measurement, Task
 
+from ..latents import latents
 from ..likelihoods import SequenceLikelihood, sequence_likelihoods
 from .language import ProbitPolya
 from .travel import correlation, moves, on_the_line
@@ -94,23 +93,12 @@ class LatentLanguage(Task):
         x = self.points[: self.budget["num_information"]]
         posterior = model.posterior(x.to(context.rng.device))
         threshold = self.card.protocol["active_units_threshold"]
-        between = mutual_information(posterior, rng=context.rng)
-        key = f"n{len(x)}"
         exact = {
-            f"mutual_information.log_n.{key}": (between.log_n, "what the lower bound cannot exceed"),
-            f"mutual_information.saturated.{key}": (
-                float(between.saturated), "1: the lower bound is within 1 nat of log N, and cannot tell"
-            ),
             "mutual_information.truth": (self.truth.information, "I(X; Z), which is also the KL of the true posterior"),
             "active_units.truth": (self.truth.num_blocks, "A"),
         }  # fmt: skip
         return Measurement(
-            {
-                "kl": kl(posterior, model.prior()),
-                f"mutual_information.lower.{key}": between.lower,
-                f"mutual_information.upper.{key}": between.upper,
-                f"active_units.above{threshold}": active_units(posterior.mean, threshold=threshold),
-            }
+            latents(posterior, model.prior(), threshold=threshold, rng=context.rng)
             | {name: Estimate(value=value, kind="exact", note=note) for name, (value, note) in exact.items()}
         )
 

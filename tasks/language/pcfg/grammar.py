@@ -94,7 +94,7 @@ class Grammar:
             rules[rows, t], origins[rows, t] = rule, origin[goes_on]
             stack.push(rows, rule, t)
             empty = stack.depth[rows] == 0
-            complete[rows[empty]] = True
+            complete[rows[empty]] = (x[rows[empty], t + 1 :] == TokenSequence.PAD).all(1)
             rows = rows[~empty]
             if len(rows) == 0:
                 break

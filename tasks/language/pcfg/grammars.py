@@ -36,7 +36,7 @@ class Weights(NamedTuple):
 
 
 def skeleton() -> Grammar:
-    """The rules, which all variants share: 13 symbols (END among them), 44 words."""
+    """The rules, which all variants but `endings` share: 13 symbols (END among them), 44 words."""
     openers, nouns, verbs = (range(1, num + 1) for num in (NUM_OPENERS, NUM_NOUNS, NUM_VERBS))
     rules = [Rule("S", f"o{i}", ("B", f"C{i}", "E")) for i in openers]
     rules += [Rule(f"C{i}", f"c{i}") for i in openers]
@@ -70,6 +70,7 @@ def probabilities(grammar: Grammar, weights: Weights) -> Tensor:
 # The classes of `classes` differ in how steeply ranks fall and in how much they nest.
 WEIGHTS: dict[str, tuple[Weights, ...]] = {
     "small": (Weights(nesting=0.3, and_=0.25, very=0.15, but=0.15),),
+    "endings": (Weights(nesting=0.3, and_=0.25, very=0.15, but=0.15),),
     "deep": (Weights(nesting=0.75, and_=0.02, very=0.05, but=0.02),),
     "classes": tuple(
         Weights(nesting=nesting, and_=0.25, very=0.15, but=0.15, zipf=zipf)
@@ -81,7 +82,17 @@ WEIGHTS: dict[str, tuple[Weights, ...]] = {
 def language(name: str, max_length: int) -> Language:
     """The language of a variant."""
     grammar = skeleton()
-    return Language(grammar, torch.stack([probabilities(grammar, weights) for weights in WEIGHTS[name]]), max_length)
+    theta = torch.stack([probabilities(grammar, weights) for weights in WEIGHTS[name]])
+    if name == "endings":
+        grammar, theta = without_full_stops(grammar, theta)
+    return Language(grammar, theta, max_length)
+
+
+def without_full_stops(grammar: Grammar, theta: Tensor) -> tuple[Grammar, Tensor]:
+    """The same rules with E -> end | but B E, and their θ (C, R): no word says that a sentence is over."""
+    rules = [Rule(one.head, "" if one.word == "." else one.word, one.body) for one in grammar.rules if one.head != END]
+    kept = torch.tensor([one.head != END for one in grammar.rules])
+    return Grammar(rules, ("S",)), theta[:, kept]
 
 
 def closers(grammar: Grammar) -> list[str]:

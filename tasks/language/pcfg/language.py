@@ -53,7 +53,13 @@ class Language:
 
     def log_joint(self, x: Tensor) -> Tensor:
         """log p(x, c) of every class, (N, C) float64."""
-        return torch.cat([self._joint_by_token(block).sum(1) for block in x.split(_BLOCK)]) - math.log(self.num_classes)
+        blocks = [self._joint(block.cpu()) for block in x.split(_BLOCK)]
+        return torch.cat(blocks) - math.log(self.num_classes)
+
+    def _joint(self, x: Tensor) -> Tensor:
+        """log p(x | c), (N, C); -inf of what begins as a sentence and is none."""
+        joint = self._joint_by_token(x).sum(1)
+        return joint.masked_fill_(~self.grammar.parse(x).complete[:, None], -math.inf)
 
     def class_probabilities(self, x: Tensor) -> Tensor:
         """p(c | x) of every class, (N, C) float64; zeros of what is no sentence."""

@@ -12,10 +12,8 @@ from torch import Generator, Tensor
 
 from gmbench.errors import MissingCapability
 from gmbench.estimate import Estimate
-from gmbench.metrics.latent_information import active_units, kl
 from gmbench.metrics.likelihood import nll
 from gmbench.metrics.mauve import mauve
-from gmbench.metrics.mutual_information import mutual_information
 from gmbench.metrics.perplexity import nats_per_unit, perplexity, rate_per_point
 from gmbench.metrics.text_overlap import distinct, self_bleu
 from gmbench.model import Data, offers
@@ -23,6 +21,7 @@ from gmbench.plugin import TaskCard
 from gmbench.randomness import derive_seed, stream
 from gmbench.task import Context, Measurement, Task
 
+from ..latents import latents
 from ..likelihoods import SequenceLikelihood, sequence_likelihoods
 from .agreement import by_distance, distances
 from .features import features, standardised
@@ -198,20 +197,8 @@ class PCFG(Task):
 
     def measure_latents(self, model: Any, context: Context) -> Measurement:
         posterior = model.posterior(self.test.to(context.rng.device))
-        threshold, num = self.card.protocol["active_units_threshold"], len(self.test)
-        between = mutual_information(posterior, rng=context.rng)
-        note = "what the lower bound cannot exceed"
-        of_saturation = "1: the lower bound is within 1 nat of log N, and cannot tell"
-        return Measurement({
-            "kl": kl(posterior, model.prior()),
-            f"mutual_information.lower.n{num}": between.lower,
-            f"mutual_information.upper.n{num}": between.upper,
-            f"mutual_information.log_n.n{num}": Estimate(value=between.log_n, kind="exact", note=note),
-            f"mutual_information.saturated.n{num}": Estimate(
-                value=float(between.saturated), kind="exact", note=of_saturation
-            ),
-            f"active_units.above{threshold}": active_units(posterior.mean, threshold=threshold),
-        })  # fmt: skip
+        threshold = self.card.protocol["active_units_threshold"]
+        return Measurement(latents(posterior, model.prior(), threshold=threshold, rng=context.rng))
 
     def _likelihoods(self, model: Any, context: Context) -> tuple[Tensor, list[SequenceLikelihood]]:
         """Test sentences (M, T) and every likelihood of them; kept, since metrics in turn ask and bounds are dear.

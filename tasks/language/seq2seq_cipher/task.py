@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from gmbench.estimate import Estimate
 from gmbench.metrics.likelihood import nll
 from gmbench.metrics.perplexity import nats_per_unit, perplexity, rate_per_point
+from gmbench.metrics.text_overlap import bleu
 from gmbench.model import Data
 from gmbench.plugin import TaskCard
 from gmbench.randomness import stream
@@ -20,7 +21,7 @@ from gmbench.task import Context, Measurement, Task
 
 from ..likelihoods import SequenceLikelihood, sequence_likelihoods
 from .cipher import FIRST, CipherChannel
-from .translations import bleu, exact_match
+from .translations import exact_match
 
 BLOCK = 256
 
@@ -99,7 +100,7 @@ class SequenceCipher(Task):
         for suffix, targets in (("", drawn), (".truth", of_truth)):
             self.space.target.validate(targets, "the model's translations")
             translations = self._split(targets)
-            found[f"bleu.sampled{suffix}"] = bleu(translations, references)
+            found[f"bleu4.sampled{suffix}"] = bleu(translations, [[one] for one in references])
             found[f"exact_match.sampled{suffix}"] = exact_match(translations, references)
         return Measurement(found)
 
@@ -120,4 +121,4 @@ class SequenceCipher(Task):
         return (self.space.split(self.test)[1] >= FIRST).sum(1)
 
     def _split(self, targets: Tensor) -> list[list[str]]:
-        return [text.split(" ") for text in self._targets.text(targets)]
+        return [text.split() for text in self._targets.text(targets)]

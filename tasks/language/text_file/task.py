@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from gmbench.data.local import locate
 from gmbench.errors import UserError
 from gmbench.spaces import TokenSequence
@@ -19,7 +17,6 @@ from ..corpora.vocabulary import UNKNOWN
 from .splits import by_tens, in_order
 
 MAX_PLACES = 1 << 27  # of all training sentences, padded: a GiB
-FEWEST_BLOCKS = 8
 
 
 class TextFile(CorpusTask):
@@ -37,9 +34,9 @@ class TextFile(CorpusTask):
         words = self.corpus.vocabulary.words
         if self.streamed:
             return TokenSequence(len(words), self.protocol["window"], ends=False, words=words)
-        lengths = [part.lengths for part in (self.corpus.train, self.corpus.validation, self.corpus.test)]
-        longest = min(self.protocol["max_words"], int(torch.cat(lengths).max()))
-        num_rows = int(((lengths[0] + longest - 1) // longest).sum())
+        lengths = self.corpus.train.lengths
+        longest = min(self.protocol["max_words"], int(lengths.max()))
+        num_rows = int(((lengths + longest - 1) // longest).sum())
         if num_rows * (longest + 1) > MAX_PLACES:
             source = locate(self.card.data[0]) if self.card.data else "the default text"
             raise UserError(
@@ -47,11 +44,6 @@ class TextFile(CorpusTask):
                 "of the text, or read it as one with --variant context=stream"
             )
         return TokenSequence(len(words), longest + 1, words=words)
-
-    @property
-    def block(self) -> int:
-        """The protocol's, or an eighth of a shorter test text."""
-        return min(super().block, len(self.test) // FEWEST_BLOCKS)
 
     def measure_word_nats(self, model: Any, context: Context) -> Measurement:
         """The corpora's; its note says how much of the text the vocabulary covers, without which it means little."""

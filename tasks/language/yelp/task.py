@@ -31,7 +31,7 @@ class Yelp(CorpusTask):
 
     def measure_low_resource(self, model: Any, context: Context) -> Measurement:
         train, classes = self.train, self.train_classes
-        test, test_classes = self.test_sentences(self.budget["num_labelled_test"])
+        test, test_classes, _ = self.test_sentences(self.budget["num_labelled_test"])
         assert classes is not None and test_classes is not None
         blocks = test.to(context.rng.device).split(BLOCK)
         of_test = torch.cat([model.encode(block).double().cpu() for block in blocks])
