@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gmbench.errors import MissingCapability
+
 PAD, EOS = 0, 1  # as in gmbench.spaces.TokenSequence
+
+
+def require_no_condition(given: object) -> None:
+    """MissingCapability if sequences of a condition are asked of a model that has learned p(x) alone."""
+    if given is not None:
+        raise MissingCapability("this model draws from p(x) alone, and a condition is given")
 
 
 def trimmed(x: Tensor) -> Tensor:

@@ -46,9 +46,15 @@ class KeyValueCache:
                 stored[:, :, :, : self._num_memory] = given.transpose(2, 3)
 
     def append(self, block: int, keys: Tensor, values: Tensor) -> KeysValues:
-        """Takes the new positions' keys and values of a block, (B, H, t, d / H), and gives those of all positions."""
+        """Takes the new positions' keys and values of a block, (B, H, t, d / H), and gives those of all positions.
+
+        Raises:
+            ValueError: There is no room for so many.
+        """
         begin = self._num_memory + self.num_tokens
-        end = begin + keys.shape[2]
+        end, room = begin + keys.shape[2], self._keys.shape[3]
+        if end > room:
+            raise ValueError(f"{keys.shape[2]} positions behind {begin} in a cache of {room}")
         found = []
         for stored, new in ((self._keys[block], keys), (self._values[block], values)):
             stored[: self.num_rows, :, begin:end] = new

@@ -333,3 +333,15 @@ def test_the_card_agrees_with_the_config_and_the_model(preset: str) -> None:
     x = model.sample(3, rng=rng())
     assert model.encode(x).shape == (3, model.config.dim)
     assert GPTNetwork(4, 5, num_layers=1, dim=4, num_heads=2).output.shape == (3, 4)
+
+
+@torch.no_grad()
+def test_no_more_is_read_than_there_are_positions() -> None:
+    network = build(TINY).network.eval()
+    x = torch.ones(2, TINY.max_length, dtype=torch.long)
+    past = network.cache(2, TINY.max_length + 1)
+    network.hidden(x, past=past)
+    with pytest.raises(ValueError, match="1 tokens behind 5, and there are 5 positions"):
+        network.hidden(x[:, :1], past=past)
+    with pytest.raises(ValueError, match="6 tokens behind 0, and there are 5 positions"):
+        network.hidden(torch.cat([x, x[:, :1]], 1))

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from gmbench.baselines.autoregressive.hf.checkpoint import load
 from gmbench.baselines.autoregressive.hf.encoding import Encoder
-from gmbench.baselines.autoregressive.hf.model import HuggingFace
+from gmbench.baselines.autoregressive.hf.model import HuggingFace, num_positions
 from gmbench.baselines.autoregressive.hf.readout import ROWS, Readout, readout, target_log_prob
 from gmbench.baselines.autoregressive.hf.scoring import common_prefix, score, score_answers, windows
 from gmbench.conformance import check
 from gmbench.errors import MissingCapability, UserError
+from gmbench.model import Data
 from gmbench.plan import Request, make_plan
 from gmbench.plugin import ModelCard, read_manifest
 from gmbench.registry import discover
@@ -198,6 +199,46 @@ def test_logits_that_are_more_than_a_projection_are_taken_whole(name: str, state
     assert score_answers(parts, ids, [1] * 3, tokens_per_batch=6).tolist() == pytest.approx(last, abs=TOLERANCE)
 
 
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+def decoders(*, causal: bool) -> dict[str, Any]:
+    """Networks of causal classes whose config says whether they are causal."""
+    like_bert = {"vocab_size": 40, "max_position_embeddings": 16, "is_decoder": causal, **SIZES}
+    xlm = transformers.XLMConfig(vocab_size=40, emb_dim=16, n_layers=2, n_heads=2, causal=causal)
+    return {
+        "bert": transformers.BertLMHeadModel(transformers.BertConfig(**like_bert)),
+        "roberta": transformers.RobertaForCausalLM(transformers.RobertaConfig(**like_bert)),
+        "xlm": transformers.XLMWithLMHeadModel(xlm),
+    }
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "xlm"])
+@pytest.mark.parametrize("large", [False, True])
+def test_networks_that_read_later_tokens_are_refused(name: str, large: bool) -> None:
+    made = {causal: decoders(causal=causal)[name].eval() for causal in (False, True)}
+    if large:
+        made = {causal: shaken(network) for causal, network in made.items()}
+    ids = [[0, 5, 7, 5, 9, 11], [0, 5, 7, 2]]
+    expected = [float(token_loop(made[True], one).sum()) for one in ids]
+    found = score(readout(made[True]), windows(ids, 8, 8), tokens_per_batch=8)
+    assert found.tolist() == pytest.approx(expected, abs=TOLERANCE)
+    with pytest.raises(UserError, match=rf"^the checkpoint's {type(made[False]).__name__} reads later tokens: .*$"):
+        readout(made[False])
+
+
+def test_a_checkpoint_that_reads_later_tokens_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    marks = {"pad_token": "[PAD]", "unk_token": "<unk>", "cls_token": "[C]", "sep_token": "[S]", "eos_token": "[S]"}
+    tokenizer = whole_words("the", "cat", "dog", "sees", "runs", **marks)
+    tokenizer.save_pretrained(tmp_path)
+    config = transformers.BertConfig(vocab_size=len(tokenizer), max_position_embeddings=16, is_decoder=False, **SIZES)
+    shaken(transformers.BertLMHeadModel(config)).save_pretrained(tmp_path)
+    assert "BertLMHeadModel reads later tokens" in refused(tmp_path)
+    points = torch.tensor([[2, 3, 5, 1, 0, 0]])
+    with pytest.raises(UserError, match="reads later tokens"):
+        build(tmp_path).stages(Data(SPACE, points, lambda num, rng: points, points))
+
+
 def test_a_shared_prefix_is_read_once_and_changes_nothing(causal: Path) -> None:
     network, _ = plain(causal)
     whole, num_read = readout(network), 0
@@ -358,6 +399,40 @@ def test_windows_fit_the_checkpoint(causal: Path) -> None:
         build(causal, window=25).score_text(["the"])
     with pytest.raises(UserError, match="a stride of 9 leaves out tokens between windows of 8"):
         build(causal, window=8, stride=9).score_text(["the"])
+
+
+def test_positions_in_front_of_robertas_first_are_of_no_token(tmp_path: Path) -> None:
+    marks = {"bos_token": "[C]", "pad_token": "[PAD]", "eos_token": "[S]", "unk_token": "<unk>", "mask_token": "[M]"}
+    tokenizer = whole_words("the", "cat", "dog", "sees", "runs", **marks)
+    tokenizer.save_pretrained(tmp_path)
+    config = transformers.RobertaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=8, pad_token_id=1, bos_token_id=0, eos_token_id=2, **SIZES
+    )
+    shaken(transformers.RobertaForMaskedLM(config)).save_pretrained(tmp_path)
+    model = build(tmp_path)
+    assert model._loaded.tokenizer.model_max_length > 8 and model.window == 6
+    six = torch.tensor([[2, 3, 5, 4, 1, 0]])  # four words between two marks
+    assert model.pseudo_log_prob(six).isfinite().all()
+    with pytest.raises(UserError, match="a text has 7 tokens, and the masked model reads 6"):
+        model.pseudo_log_prob(torch.tensor([[2, 3, 5, 4, 6, 1]]))
+    with pytest.raises(UserError, match="a window of 7 tokens, and the checkpoint has 6 positions"):
+        _ = build(tmp_path, window=7).window
+
+
+def test_limits_are_those_that_are_stated(causal: Path, masked: Path) -> None:
+    assert num_positions(build(masked)._loaded.network) == 16
+    model = build(causal)
+    network, tokenizer = model._loaded.network, model._loaded.tokenizer
+    assert num_positions(network) == POSITIONS
+    network.config.n_positions = -1  # some configs write so that there is no limit
+    assert num_positions(network) is None
+    with pytest.raises(UserError, match="states no longest text"):
+        _ = model.window
+    tokenizer.model_max_length = 0
+    with pytest.raises(UserError, match="states no longest text"):
+        _ = model.window
+    tokenizer.model_max_length = 20
+    assert model.window == 20
 
 
 def test_a_name_is_looked_up_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

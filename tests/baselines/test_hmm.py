@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from gmbench.baselines.latent.hmm.chain import Chain, Penalty, em_step, forward, smooth
 from gmbench.baselines.latent.hmm.model import HMM
 from gmbench.baselines.latent.hmm.packing import pack
+from gmbench.errors import MissingCapability
 from gmbench.model import CAPABILITIES, Data, offers
 from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import TokenSequence
@@ -295,3 +296,8 @@ def test_the_card_agrees_with_the_code(track: str) -> None:
     for task in ("pcfg", "ptb", "latent_language"):
         HMM.Config(**card().resolve(task, track))
     assert {c for c in CAPABILITIES if offers(build(TokenSequence(5, 6)), c)} == set(card().capabilities)
+
+
+def test_a_condition_is_declined() -> None:
+    with pytest.raises(MissingCapability, match="a condition is given"):
+        build(TokenSequence(5, 6)).sample(2, given=torch.tensor([0, 1]), rng=rng())

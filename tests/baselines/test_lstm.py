@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from gmbench.baselines.autoregressive.lstm import model as lstm_model
 from gmbench.baselines.autoregressive.lstm.model import LSTM
 from gmbench.baselines.tokens import finished, shifted
-from gmbench.errors import UserError
+from gmbench.errors import MissingCapability, UserError
 from gmbench.model import CAPABILITIES, Data, offers
 from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import TokenSequence
@@ -213,3 +213,8 @@ def test_the_card_agrees_with_the_config_and_the_model() -> None:
         LSTM.Config(**card().resolve(task, track))
     model = build(SENTENCES)
     assert {name for name in CAPABILITIES if offers(model, name)} == set(card().capabilities)
+
+
+def test_a_condition_is_declined() -> None:
+    with pytest.raises(MissingCapability, match="a condition is given"):
+        build(SENTENCES).sample(2, given=torch.tensor([0, 1]), rng=rng())

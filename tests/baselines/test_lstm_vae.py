@@ -18,7 +18,7 @@ from gmbench.baselines.latent.lstm_vae import model as module
 from gmbench.baselines.latent.lstm_vae.aggressive import Aggressive, at_rest
 from gmbench.baselines.latent.lstm_vae.model import LSTMVAE
 from gmbench.baselines.latent.lstm_vae.plateau import Plateau
-from gmbench.errors import UserError
+from gmbench.errors import MissingCapability, UserError
 from gmbench.metrics.importance_bound import evidence_bound, importance_bound
 from gmbench.metrics.mutual_information import mutual_information
 from gmbench.model import CAPABILITIES, Data, offers
@@ -380,3 +380,8 @@ def test_the_card_agrees_with_the_config_and_the_model(preset: str) -> None:
     model = build(preset=preset)
     assert {name for name in CAPABILITIES if offers(model, name)} == set(card().capabilities)
     assert model.prior().event_shape == model.posterior(sentences(3)).event_shape == (2,)
+
+
+def test_a_condition_is_declined() -> None:
+    with pytest.raises(MissingCapability, match="a condition is given"):
+        build().sample(2, given=torch.tensor([0, 1]), rng=rng())

@@ -16,6 +16,7 @@ from gmbench.baselines.autoregressive.ngram_kneser_ney.counting import count_ngr
 from gmbench.baselines.autoregressive.ngram_kneser_ney.lookup import token_probs
 from gmbench.baselines.autoregressive.ngram_kneser_ney.model import NGramKneserNey
 from gmbench.baselines.autoregressive.ngram_kneser_ney.smoothing import adjusted_counts, discounts, kneser_ney
+from gmbench.errors import MissingCapability
 from gmbench.model import CAPABILITIES, Data, offers
 from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import TokenSequence
@@ -255,3 +256,8 @@ def test_the_card_agrees_with_the_code(track: str) -> None:
         for preset in ("", "modified"):
             NGramKneserNey.Config(**card().resolve(task, track, preset))
     assert {c for c in CAPABILITIES if offers(build(SPACE), c)} == set(card().capabilities)
+
+
+def test_a_condition_is_declined() -> None:
+    with pytest.raises(MissingCapability, match="a condition is given"):
+        fitted(corpus(20)).sample(2, given=torch.tensor([0, 1]), rng=rng())

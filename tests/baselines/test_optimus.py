@@ -19,7 +19,7 @@ from gmbench.baselines.latent.optimus import model as module
 from gmbench.baselines.latent.optimus.model import Optimus
 from gmbench.baselines.latent.optimus.objective import beta, thresholded
 from gmbench.baselines.masked.bert.model import BERT
-from gmbench.errors import UserError
+from gmbench.errors import MissingCapability, UserError
 from gmbench.metrics.importance_bound import evidence_bound, importance_bound
 from gmbench.model import CAPABILITIES, Data, Model, offers
 from gmbench.plan import Request, make_plan
@@ -389,3 +389,8 @@ def test_a_run_starts_from_what_was_trained_on_a_separate_corpus(tmp_path: Path)
     assert distance(mine.decoder.gpt, gpt.best.network) < 0.7 * distance(mine.decoder.gpt, fresh.decoder.gpt)
     same_row, another = make_plan(replace(request, seed=4)), make_plan(replace(request, model="optimus+random"))
     assert same_row.parents == plan.parents and same_row.row_id == plan.row_id != another.row_id
+
+
+def test_a_condition_is_declined() -> None:
+    with pytest.raises(MissingCapability, match="a condition is given"):
+        build().sample(2, given=torch.tensor([0, 1]), rng=rng())

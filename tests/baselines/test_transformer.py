@@ -168,3 +168,18 @@ def test_heads_must_divide_the_features_and_memory_belongs_into_the_cache() -> N
     model, memory = transformer(), normal(2, 1, 1, 2, HEADS, DIM // HEADS)
     with pytest.raises(ValueError, match="cache"):
         model(normal(1, 2, DIM), memory=memory, past=model.cache(1, 2))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("with_memory", [False, True])
+def test_a_cache_that_is_full_takes_no_more(with_memory: bool) -> None:
+    model = transformer()
+    memory = normal(2, 4, 3, 2, HEADS, DIM // HEADS, seed=1) if with_memory else None
+    past = model.cache(4, 5, memory)
+    model(normal(4, 4, DIM), past=past)
+    before = 7 if with_memory else 4
+    with pytest.raises(ValueError, match=f"2 positions behind {before} in a cache of {before + 1}"):
+        model(normal(4, 2, DIM), past=past)
+    model(normal(4, 1, DIM), past=past)
+    with pytest.raises(ValueError, match=f"1 positions behind {before + 1} in a cache of {before + 1}"):
+        model(normal(4, 1, DIM), past=past)

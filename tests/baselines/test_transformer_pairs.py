@@ -322,3 +322,13 @@ def test_the_card_agrees_with_the_config_and_the_model(task: str) -> None:
     for track in ("smoke", "small", "medium", "paper"):
         EncoderDecoder(EncoderDecoder.Config(**card().resolve(task, track) | SIZES), SPACE)
     assert {name for name in CAPABILITIES if offers(build(), name)} == set(card().capabilities)
+
+
+@torch.no_grad()
+def test_no_more_is_read_than_there_are_positions() -> None:
+    network = build(TINY).network.eval()
+    x = torch.ones(2, TINY.target.max_length, dtype=torch.long)
+    memory, past = network.read(x[:, : TINY.source.max_length]), network.decoder.cache(2, TINY.target.max_length + 1)
+    network.hidden(x, memory, past=past)
+    with pytest.raises(ValueError, match="1 tokens behind 5, and there are 5 positions"):
+        network.hidden(x[:, :1], memory, past=past)

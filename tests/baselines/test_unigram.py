@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from gmbench.baselines.reference.unigram.model import Unigram
+from gmbench.errors import MissingCapability
 from gmbench.model import CAPABILITIES, Data, offers
 from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import TokenSequence
@@ -69,3 +70,8 @@ def test_rows_of_a_stream_are_full() -> None:
 def test_the_card_agrees_with_the_code() -> None:
     assert {c for c in CAPABILITIES if offers(fitted(TRAIN), c)} == set(card().capabilities)
     assert card().role == "reference"
+
+
+def test_a_condition_is_declined() -> None:
+    with pytest.raises(MissingCapability, match="a condition is given"):
+        fitted(TRAIN).sample(2, given=torch.tensor([0, 1]), rng=rng())

@@ -1,15 +1,13 @@
-"""Generation with cached keys and values, in batches which sequences leave once they have ended."""
+"""Generation by a GPT, with cached keys and values."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ...tokens import PAD
+from ..generation import generated
 from ..vocabulary import Choose
 from .network import GPTNetwork
-
-SHARE = 0.75  # rows are moved together once no more than that share of them still grows
 
 
 @torch.no_grad()
@@ -35,22 +33,9 @@ def generate(
         added: As of `GPTNetwork.hidden`, (B, d).
     """
     past = network.cache(len(prompt), prompt.shape[1] + num_tokens - 1, memory)
-    x = prompt.new_full((len(prompt), num_tokens), PAD)
-    rows = torch.arange(len(prompt), device=prompt.device)  # those in the cache
-    grows = torch.ones_like(rows, dtype=torch.bool)
-    new = prompt
-    for t in range(num_tokens):
+
+    def logits(new: Tensor, rows: Tensor) -> Tensor:
         hidden = network.hidden(new, past=past, added=None if added is None else added[rows])
-        tokens = choose(t, network.logits(hidden[:, -1]), rows)
-        x[rows[grows], t] = tokens[grows]
-        if end is not None:
-            grows &= tokens != end
-            num = int(grows.sum())
-            if not num:
-                break
-            if num <= SHARE * len(rows):
-                kept = grows.nonzero()[:, 0]
-                past.keep(kept)
-                rows, tokens, grows = rows[kept], tokens[kept], grows[kept]
-        new = tokens[:, None]
-    return x
+        return network.logits(hidden[:, -1])
+
+    return generated(prompt, num_tokens, choose, logits, past.keep, end=end)

@@ -14,6 +14,7 @@ from gmbench.spaces import TokenSequence
 from gmbench.training import Gradient, Stage, Step
 
 from ...latent.best import Best
+from ...precision import full_precision
 from ...tokens import PAD, finished, shifted
 from ..fitting import FitConfig, adamw, one_cycle, sequences_per_step
 from ..ragged import States, mean_states, placed, token_states
@@ -106,6 +107,7 @@ class GPT(Model):
         num = sequences_per_step(c, held_out)
         return [Gradient("fit", c.num_steps, num, {"main": adam}, training_step, draw_batch, schedule)]
 
+    @full_precision()
     def _validate(self, x: Tensor) -> None:
         self.network.eval()
         log_p = self._token_log_prob(self.network, x)

@@ -57,9 +57,15 @@ class GPTNetwork(nn.Module):
             memory: Further keys and values in every block, (L, B, M, 2, H, d / H), that all positions see. Positions
                 count from 0 whether there is a memory or not. With `past`, give it to `cache` instead.
             added: Features (B, d) that are added to every token's embedding.
+
+        Raises:
+            ValueError: More positions are read, with those in the past, than there are.
         """
         begin = 0 if past is None else past.num_tokens
-        h = self.tokens(x) + self.positions.weight[begin : begin + x.shape[1]]
+        end = begin + x.shape[1]
+        if end > self.max_length:
+            raise ValueError(f"{x.shape[1]} tokens behind {begin}, and there are {self.max_length} positions")
+        h = self.tokens(x) + self.positions.weight[begin:end]
         if added is not None:
             h = h + added[:, None]
         found: Tensor = self.body(self.dropout(h), memory=memory, past=past)

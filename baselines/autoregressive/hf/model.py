@@ -64,7 +64,9 @@ class HuggingFace(Model):
     def stages(self, data: Data) -> Sequence[Stage]:
         if not isinstance(data.space, TokenSequence) or not data.space.words:
             raise UserError("a checkpoint reads text, and this task's tokens are not written as words")
-        assert self._loaded is not None
+        loaded = self._load()
+        if not loaded.masked:
+            readout(loaded.network)  # a network that is not causal is refused before anything is measured
         return []
 
     def score_text(self, texts: list[str]) -> Tensor:
@@ -134,8 +136,8 @@ class HuggingFace(Model):
             UserError: The checkpoint states no limit and the config does not either, or the config's is above it.
         """
         loaded = self._loaded
-        stated = getattr(loaded.network.config.get_text_config(), "max_position_embeddings", None)
-        limits = [limit for limit in (stated, loaded.tokenizer.model_max_length) if limit and limit < MANY]
+        stated = num_positions(loaded.network)
+        limits = [limit for limit in (stated, loaded.tokenizer.model_max_length) if limit and 0 < limit < MANY]
         chosen: int = self.config.window or min(limits, default=0)
         if not chosen:
             raise UserError("the checkpoint states no longest text: --set window=… says how many tokens it reads")
@@ -151,7 +153,15 @@ class HuggingFace(Model):
 
     @property
     def _loaded(self) -> Loaded:
-        """The checkpoint on the model's device, read when it is first asked for."""
+        return self._load()
+
+    def _load(self) -> Loaded:
+        """The checkpoint on the model's device, read at the first call.
+
+        Raises:
+            MissingCapability: The config names none.
+            UserError: It cannot be loaded, or is no longer what was planned.
+        """
         if self._kept is None:
             if not self.config.checkpoint:
                 raise MissingCapability("names no checkpoint: --model hf:FOLDER or --model hf:NAME")
@@ -171,6 +181,22 @@ class HuggingFace(Model):
     def _encoder(self, *, lossless: bool = True) -> Encoder:
         num_ids = self._loaded.network.get_input_embeddings().num_embeddings
         return Encoder(self._loaded.tokenizer, num_ids, lossless)
+
+
+def num_positions(network: Any) -> int | None:
+    """Tokens for which a transformers model has positions; None if it states no limit.
+
+    RoBERTa and its kin count positions from the padding's id + 1 on, so the rows up to there of the table of positions,
+    which has as many as the config states, are of no token.
+    """
+    stated = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+    if not stated or stated < 1:
+        return None
+    for name, module in network.named_modules():
+        weight, padding = getattr(module, "weight", None), getattr(module, "padding_idx", None)
+        if "position" in name and padding is not None and weight is not None and len(weight) == stated:
+            return int(stated) - padding - 1
+    return int(stated)
 
 
 def answer_tokens(

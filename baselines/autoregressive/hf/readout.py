@@ -13,7 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gmbench.errors import UserError
+
 ROWS = 128  # of logits at a time: 4 MB of float32 for 8192 words
+SAME = 1e-5  # logits, as a share of the greatest: what rounding may change, in float32
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,27 @@ def readout(network: Any) -> Readout:
 
     Some models do more to logits than their last layer says (cap or scale them). So the parts are tried: where they do
     not give the network's own logits bit by bit, its whole table of logits is the states, which is slower but right.
+
+    Raises:
+        UserError: Logits change with a token behind them. Checkpoints of causal classes may be so, by their config
+            (`is_decoder`, `causal`): they read what they are asked to predict.
     """
     head, body = network.get_output_embeddings(), network.base_model
     device = next(network.parameters()).device
-    ids = torch.arange(3, device=device)[None] % network.config.get_text_config().vocab_size
-    if isinstance(head, nn.Linear) and body is not network:
-        with torch.inference_mode():
+    # two rows that differ in their last token
+    ids = torch.tensor([[0, 1, 2], [0, 1, 3]], device=device) % network.config.get_text_config().vocab_size
+    with torch.inference_mode():
+        logits = network(input_ids=ids, use_cache=False).logits
+        before = logits[:, :-1]
+        if not torch.allclose(*before, rtol=0, atol=SAME * float(before.abs().max())):
+            raise UserError(
+                f"the checkpoint's {type(network).__name__} reads later tokens: it is no causal model, and has no "
+                "log p of a text; a masked model is measured if it was saved as one (…ForMaskedLM)"
+            )
+        if isinstance(head, nn.Linear) and body is not network:
             states = getattr(body(input_ids=ids, use_cache=False), "last_hidden_state", None)
             fits = states is not None and states.shape[-1] == head.in_features
-            if fits and torch.equal(head(states), network(input_ids=ids, use_cache=False).logits):
+            if fits and torch.equal(head(states), logits):
                 return Readout(body, "last_hidden_state", head, device)
     return Readout(network, "logits", lambda rows: rows, device)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -15,7 +14,8 @@ from gmbench.spaces import TokenSequence
 from gmbench.training import Gradient, Stage, Step
 
 from ...latent.best import Best
-from ...tokens import PAD, finished, shifted
+from ...precision import full_precision
+from ...tokens import PAD, finished, require_no_condition, shifted
 from ..fitting import FitConfig, adamw, one_cycle, sequences_per_step
 from ..ragged import States, mean_states, placed, token_states
 from ..vocabulary import by_quantiles, token_log_probs, total_nll
@@ -82,6 +82,7 @@ class LSTM(Model):
         num, schedule = sequences_per_step(c, held_out), one_cycle(c.warm_up)
         return [Gradient("fit", c.num_steps, num, {"main": adam}, training_step, schedule=schedule)]
 
+    @full_precision()
     def _validate(self, x: Tensor) -> None:
         self.network.eval()
         log_p = score(self.network, x)
@@ -99,8 +100,13 @@ class LSTM(Model):
         return self.token_log_prob(x).double().sum(1).float()
 
     @torch.no_grad()
-    def sample(self, num: int, *, given: Any = None, rng: Generator) -> Tensor:
-        """`num` independent draws (num, T)."""
+    def sample(self, num: int, *, given: object = None, rng: Generator) -> Tensor:
+        """`num` independent draws (num, T).
+
+        Raises:
+            MissingCapability: A condition is given.
+        """
+        require_no_condition(given)
         self.best.eval()
         sizes = [ROWS] * (num // ROWS) + [num % ROWS] * (num % ROWS > 0)
         x = torch.cat([self._generate(size, rng) for size in sizes])

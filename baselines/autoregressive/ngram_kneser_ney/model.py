@@ -14,7 +14,7 @@ from gmbench.model import Data, Likelihood, Model
 from gmbench.spaces import TokenSequence
 from gmbench.training import Call, Stage
 
-from ...tokens import EOS, PAD, finished, padded, trimmed
+from ...tokens import EOS, PAD, finished, padded, require_no_condition, trimmed
 from .counting import count_ngrams
 from .lookup import Drawer, token_probs
 from .smoothing import Level, adjusted_counts, discounts, kneser_ney
@@ -107,8 +107,13 @@ class NGramKneserNey(Model):
         return _log_probs(self.levels, x).sum(1).float()
 
     @torch.no_grad()
-    def sample(self, num: int, *, given: None = None, rng: Generator) -> Tensor:
-        """`num` independent draws (num, T)."""
+    def sample(self, num: int, *, given: object = None, rng: Generator) -> Tensor:
+        """`num` independent draws (num, T).
+
+        Raises:
+            MissingCapability: A condition is given.
+        """
+        require_no_condition(given)
         drawer, length = Drawer(self.levels, num), self.space.max_length
         tokens: list[Tensor] = []
         ended = torch.zeros(num, dtype=torch.bool, device=self.device)

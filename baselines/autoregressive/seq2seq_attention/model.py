@@ -18,6 +18,7 @@ from gmbench.spaces import TokenPair
 from gmbench.training import Gradient, Stage, Step, cosine
 
 from ...latent.best import Best
+from ...precision import full_precision
 from ...tokens import PAD, padded, trimmed
 from ..vocabulary import draw, total_nll
 from .network import Translator
@@ -88,6 +89,7 @@ class AttentiveSeq2Seq(Model):
         return [Gradient("fit", c.num_steps, c.batch_size, optimizers, training_step, schedule=cosine)]
 
     @torch.no_grad()
+    @full_precision()
     def _validate(self, x: Tensor) -> None:
         self.network.eval()
         log_p = self._token_log_prob(self.network, x)

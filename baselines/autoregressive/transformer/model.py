@@ -15,6 +15,7 @@ from gmbench.spaces import TokenPair
 from gmbench.training import Gradient, Stage, Step
 
 from ...latent.best import Best
+from ...precision import full_precision
 from ...tokens import PAD, finished, padded, shifted
 from ..fitting import FitConfig, adamw, one_cycle, sequences_per_step
 from ..ragged import States, placed, token_states
@@ -83,6 +84,7 @@ class EncoderDecoder(Model):
         num = sequences_per_step(c, self.space.split(held_out)[1])
         return [Gradient("fit", c.num_steps, num, {"main": adam}, training_step, schedule=one_cycle(c.warm_up))]
 
+    @full_precision()
     def _validate(self, x: Tensor) -> None:
         source, target = self.space.split(x)
         self.network.eval()

@@ -12,9 +12,9 @@ from gmbench.spaces import TokenPair
 
 from ...tokens import PAD, shifted, trimmed
 from ...transformer import KeysValues, KeyValueCache, Transformer
+from ..generation import generated
 from ..vocabulary import Choose
 
-SHARE = 0.75  # rows are moved together once no more than that share of them still grows
 LONGEST_WAVE = 10000.0
 
 
@@ -45,9 +45,12 @@ class Embedding(nn.Module):
         self.register_buffer("positions", waves(max_length, dim), persistent=False)
 
     def forward(self, x: Tensor, begin: int = 0) -> Tensor:
-        """Features of tokens x (B, T) at the positions from `begin` on."""
-        dim = self.positions.shape[1]
-        h = self.tokens(x) * math.sqrt(dim) + self.positions[begin : begin + x.shape[1]]
+        """Features of tokens x (B, T) at the positions from `begin` on; ValueError if there are not so many."""
+        num, dim = self.positions.shape
+        end = begin + x.shape[1]
+        if end > num:
+            raise ValueError(f"{x.shape[1]} tokens behind {begin}, and there are {num} positions")
+        h = self.tokens(x) * math.sqrt(dim) + self.positions[begin:end]
         found: Tensor = self.dropout(h)
         return found
 
@@ -123,25 +126,17 @@ class TranslationNetwork(nn.Module):
             end: The token after which a row does not grow, or None if all have `num_tokens`.
         """
         memory, past = self.read(source), self.decoder.cache(len(source), num_tokens)
-        x = source.new_full((len(source), num_tokens), PAD)
-        rows = torch.arange(len(source), device=source.device)  # those in the cache
-        grows = torch.ones_like(rows, dtype=torch.bool)
-        tokens = torch.full_like(rows, PAD)  # the start
-        for t in range(num_tokens):
-            hidden = self.hidden(tokens[:, None], memory, past=past)
-            tokens = choose(t, self.logits(hidden[:, 0]), rows)
-            x[rows[grows], t] = tokens[grows]
-            if end is not None:
-                grows &= tokens != end
-                num = int(grows.sum())
-                if not num:
-                    break
-                if num <= SHARE * len(rows):
-                    kept = grows.nonzero()[:, 0]
-                    past.keep(kept)
-                    memory = memory.kept(kept)
-                    rows, tokens, grows = rows[kept], tokens[kept], grows[kept]
-        return x
+
+        def logits(new: Tensor, rows: Tensor) -> Tensor:
+            return self.logits(self.hidden(new, memory, past=past)[:, -1])
+
+        def keep(rows: Tensor) -> None:
+            nonlocal memory
+            past.keep(rows)
+            memory = memory.kept(rows)
+
+        start = torch.full_like(source[:, :1], PAD)
+        return generated(start, num_tokens, choose, logits, keep, end=end)
 
 
 def waves(length: int, dim: int) -> Tensor:

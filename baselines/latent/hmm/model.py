@@ -15,7 +15,8 @@ from gmbench.samplers.noise import uniforms
 from gmbench.spaces import TokenSequence
 from gmbench.training import Call, Gradient, Stage, Step
 
-from ...tokens import EOS, PAD, finished, padded
+from ...precision import full_precision
+from ...tokens import EOS, PAD, finished, padded, require_no_condition
 from ..best import Best
 from .chain import Chain, Filtered, Penalty, em_step, forward, log_prob, smooth
 from .packing import Packed, pack
@@ -97,6 +98,7 @@ class HMM(Model):
         penalty = Penalty(c.transition_smoothing, c.emission_smoothing)
 
         @torch.no_grad()
+        @full_precision()
         def em(batch: Tensor, step: Step) -> None:
             if not blocks:
                 blocks.extend(self._packed(data.fixed))
@@ -159,8 +161,13 @@ class HMM(Model):
         return found.float()
 
     @torch.no_grad()
-    def sample(self, num: int, *, given: None = None, rng: Generator) -> Tensor:
-        """`num` independent draws (num, T)."""
+    def sample(self, num: int, *, given: object = None, rng: Generator) -> Tensor:
+        """`num` independent draws (num, T).
+
+        Raises:
+            MissingCapability: A condition is given.
+        """
+        require_no_condition(given)
         chain, end = self.chain, self.config.num_states
         first, moves, emitted = (_cumulative(p) for p in (chain.start[None], chain.transition, chain.emission))
         state = _drawn(first, torch.zeros(num, dtype=torch.int64, device=self.device), rng)

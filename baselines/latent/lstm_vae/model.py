@@ -21,7 +21,8 @@ from gmbench.training import Call, Gradient, Stage, Step, cosine
 
 from ...autoregressive.ragged import length_blocks
 from ...autoregressive.vocabulary import draw
-from ...tokens import trimmed
+from ...precision import full_precision
+from ...tokens import require_no_condition, trimmed
 from ..best import Best
 from ..bits import normals
 from ..kl import free_bits, gaussian_kl
@@ -184,6 +185,7 @@ class LSTMVAE(Model):
         return torch.optim.Adam(self.network.parameters(), c.learning_rate, fused=True)
 
     @torch.no_grad()
+    @full_precision()
     def _look(self, x: Tensor, noise: Tensor, step: Step, *, candidate: bool) -> None:
         self.network.eval()
         mean, log_std = self._posterior(self.network, x)
@@ -229,8 +231,13 @@ class LSTMVAE(Model):
         return self.decode(self.encode(x))
 
     @torch.no_grad()
-    def sample(self, num: int, *, given: None = None, rng: Generator) -> Tensor:
-        """`num` independent draws (num, T): latents from the prior, then word after word."""
+    def sample(self, num: int, *, given: object = None, rng: Generator) -> Tensor:
+        """`num` independent draws (num, T): latents from the prior, then word after word.
+
+        Raises:
+            MissingCapability: A condition is given.
+        """
+        require_no_condition(given)
         z = normals((num, self.config.latent_dim), self.network.decoder.start.weight, rng)
         return self._generate(z, lambda logits: draw(logits, uniforms((len(logits),), logits, rng)))
 

@@ -19,6 +19,8 @@ from gmbench.training import Gradient, Stage, Step
 from ...autoregressive.fitting import FitConfig, adamw, one_cycle, sequences_per_step
 from ...autoregressive.ragged import length_blocks
 from ...autoregressive.vocabulary import Choose, by_quantiles
+from ...precision import full_precision
+from ...tokens import require_no_condition
 from ..best import Best
 from ..bits import normals
 from ..kl import gaussian_kl
@@ -152,6 +154,7 @@ class Optimus(Model):
         return nll + weight * thresholded(torch.cat(kls), self.config.free_bits) if weight else nll
 
     @torch.no_grad()
+    @full_precision()
     def _validate(self, x: Tensor, noise: Tensor) -> None:
         self.network.eval()
         mean, log_std = self._posterior(self.network, x)
@@ -198,8 +201,13 @@ class Optimus(Model):
         return self.decode(self.encode(x))
 
     @torch.no_grad()
-    def sample(self, num: int, *, given: None = None, rng: Generator) -> Tensor:
-        """`num` independent draws (num, T): latents from the prior, then token after token."""
+    def sample(self, num: int, *, given: object = None, rng: Generator) -> Tensor:
+        """`num` independent draws (num, T): latents from the prior, then token after token.
+
+        Raises:
+            MissingCapability: A condition is given.
+        """
+        require_no_condition(given)
         z = normals((num, self.config.latent_dim), self.best.network.encoder.head.weight, rng)
         return torch.cat([self._generate(some, by_quantiles(len(some), rng)) for some in z.split(ROWS)])
 

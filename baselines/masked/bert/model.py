@@ -18,6 +18,7 @@ from ...autoregressive.fitting import FitConfig, adamw, one_cycle, sequences_per
 from ...autoregressive.ragged import length_blocks, mean_states
 from ...autoregressive.vocabulary import token_log_probs, total_nll
 from ...latent.best import Best
+from ...precision import full_precision
 from ...tokens import PAD
 from .masking import masked
 from .network import BERTNetwork
@@ -91,6 +92,7 @@ class BERT(Model):
         return masked(x, share=self.config.mask_share, vocab_size=vocab_size, mask=mask, rng=rng)
 
     @torch.no_grad()
+    @full_precision()
     def _validate(self, shown: Tensor, chosen: Tensor, x: Tensor) -> None:
         self.network.eval()
         nats, num = masked_nll(self.network, shown, chosen, x)

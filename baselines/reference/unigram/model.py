@@ -14,7 +14,7 @@ from gmbench.model import Data, Likelihood, Model
 from gmbench.spaces import TokenSequence
 from gmbench.training import Call, Stage
 
-from ...tokens import PAD, finished
+from ...tokens import PAD, finished, require_no_condition
 
 
 class Unigram(Model):
@@ -51,8 +51,13 @@ class Unigram(Model):
         """log p(x) in nats of x (B, T), exact, (B,)."""
         return torch.where(x == PAD, 0.0, self.prob.log()[x]).sum(1).float()
 
-    def sample(self, num: int, *, given: None = None, rng: Generator) -> Tensor:
-        """`num` independent draws (num, T)."""
+    def sample(self, num: int, *, given: object = None, rng: Generator) -> Tensor:
+        """`num` independent draws (num, T).
+
+        Raises:
+            MissingCapability: A condition is given.
+        """
+        require_no_condition(given)
         size = num * self.space.max_length
         x = torch.multinomial(self.prob.to(rng.device), size, replacement=True, generator=rng)
         x = x.reshape(num, self.space.max_length).to(self.prob.device)
