@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,27 @@ def test_stages_do_not_share_optimizers(plan: Plan) -> None:
     model.stages = lambda data: stages  # type: ignore[method-assign, assignment]
     with pytest.raises(ValueError, match="the stages 'one' and 'two' share an optimizer"):
         Trainer().fit(model, data_for(plan, make_task(plan)))
+
+
+@pytest.mark.parametrize("given", [None, "", "0"])
+def test_where_there_is_no_device_torch_looks_for_none(
+    plan: Plan, given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its optimizers ask at every step; what the environment says of devices is as before in the end."""
+    seen = []
+
+    def should_stop() -> bool:
+        seen.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        return len(seen) == 3
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    with pytest.raises(Interrupted):
+        fit(plan, should_stop=should_stop)
+    assert seen == [given or ""] * 3 and os.environ.get("CUDA_VISIBLE_DEVICES") == given
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(Interrupted):
+        fit(plan, should_stop=lambda: seen.append(os.environ.get("CUDA_VISIBLE_DEVICES")) or True)
+    assert seen[-1] == given
