@@ -52,7 +52,10 @@ def require_parents(plans: Mapping[str, Plan], make: Callable[[str, Plan], None]
     """Makes the inputs that have not finished with `make`, or says by which command each is made."""
     for name, plan in plans.items():
         path = plan.folder / RECORD
-        status = read_record(path).status if path.exists() else ""
+        try:
+            status = read_record(path).status if path.exists() else ""
+        except UserError as error:
+            raise UserError(f"input {name!r}: {error}; this runs it again: {plan.command} --force") from None
         if status == "done":
             continue
         if make is None:

@@ -92,7 +92,7 @@ class DataFile(_Strict):
 
 
 class OwnFile(DataFile):
-    """A file of the user's, read where it lies; `path` is what records call it, so they do not say where that is."""
+    """A file of the user's, read where it lies, `place`; `path` is what the run's identity calls it, wherever it is."""
 
     place: Path
 

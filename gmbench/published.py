@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gmbench.errors import UserError
-from gmbench.plugin import TaskCard, explain
+from gmbench.plugin import TaskCard, Track, explain
 
 PUBLISHED = "published.toml"
 
@@ -29,13 +29,13 @@ class PublishedRow(BaseModel):
 
 
 class LeftOut(BaseModel):
-    """A model that does not fit the budget of a track, with the measured time of one of its steps."""
+    """A model that was not run because it does not, or hardly, fit a track, with the measured time of one step."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     variant: str
-    track: str
+    track: Track
     step_seconds: Annotated[float, Field(gt=0)]
     """CPU time of a step of fitting, on one thread."""
     num_steps: Annotated[int, Field(ge=1)]

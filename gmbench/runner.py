@@ -210,7 +210,14 @@ def _parents(plan: Plan, options: Options) -> dict[str, Model]:
             raise RunFailed(f"the input {name}, {parent.name}, failed: {record.reason}")
 
     require_parents(plan.inputs, make if options.with_inputs else None)
-    return {name: load_fitted(parent) for name, parent in plan.inputs.items()}
+    return {name: _fitted_input(name, parent) for name, parent in plan.inputs.items()}
+
+
+def _fitted_input(name: str, parent: Plan) -> Model:
+    try:
+        return load_fitted(parent)
+    except RunFailed as error:
+        raise RunFailed(f"input {name!r}: {error}, of this command: {parent.command}") from None
 
 
 def _parents_cost(plan: Plan) -> float:

@@ -155,7 +155,7 @@ def _devices_known(device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
-        del os.environ[VISIBLE]
+        os.environ.pop(VISIBLE, None)
 
 
 @dataclass

@@ -104,9 +104,11 @@ def published_numbers_are_readable(t: TaskUnderTest) -> None:
         raise Skipped("there are none")
     for model, variant in [(row.model, row.variant) for rows in (found.row, found.left_out) for row in rows]:
         try:
-            t.card.variant(variant)
+            named = t.card.variant(variant).name
         except UserError as error:
             require(False, f"row {model}: {error}")
+        else:
+            require(named == variant, f"row {model}: its variant is {named} in full, which is what a table is found by")
 
 
 def every_variant_constructs(t: TaskUnderTest) -> None:

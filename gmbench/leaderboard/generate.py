@@ -132,7 +132,7 @@ def _section(
     if quoted.row:
         parts += ["Quoted (not measured here)", quoted_table(quoted.row)]
     if quoted.left_out:
-        parts += ["Left out (too slow for this track)", left_out_table(quoted.left_out)]
+        parts += ["Not run (the time of a step is measured, that of all is computed)", left_out_table(quoted.left_out)]
     if lines := failures(rows):
         parts += ["Failed runs", lines]
     old = [escape(row.name) for row in rows.rows if row.done and not row.current]

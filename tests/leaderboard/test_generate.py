@@ -59,10 +59,10 @@ def test_a_page_says_what_a_reader_needs(realistic: Any) -> None:
     assert "seed 7: loss of stage 'fit' is not a finite number at step 12" in text
     assert "Quoted (not measured here)" in text and "Nobody \\| 1999" in text
     assert "20.5461" in text  # with all the digits of the source
-    left_out = text[text.index("Left out (too slow for this track)") :].splitlines()[4]
+    left_out = text[text.index("Not run (the time of a step") :].splitlines()[4]
     assert [cell.strip() for cell in left_out.split("|")[1:5]] == ["slow", "2.5", "1200", "50"]
     assert "of a \\<i>deep" in left_out or "&lt;i&gt;" in left_out
-    assert text.count("Left out") == 1  # of one variant and track
+    assert text.count("Not run (") == 1  # of one variant and track
     assert "gfn.traj20: upper bound, conservative" in text
     assert "nll.floor = 20." in text and text.count("nll.floor") == 2  # once a table
     assert "no distance of beta, alpha, alpha+slow, delta, omniscient: needs sample" in text

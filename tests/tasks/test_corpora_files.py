@@ -28,7 +28,7 @@ COUNTS = {
 # SHA-256 of the held-out rows: other ones would change every number unnoticed.
 ROWS = {
     "ptb": "b00a76a1b6d0bbe7",
-    "wikitext2": "7e871ca99548587d",
+    "wikitext2": "7ba366bdf78953ff",
     "snli": "a66e0cce956a3aeb",
     "yahoo": "cff7a0e01582c106",
     "yelp": "1dc536626c34174b",

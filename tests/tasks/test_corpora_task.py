@@ -342,3 +342,27 @@ def test_quoted_perplexities_say_what_they_are(name: str) -> None:
 def test_models_that_decline_are_told_why(sentences: Task) -> None:
     with pytest.raises(MissingCapability, match="needs token_log_prob or log_prob or score_text"):
         sentences.measure("word_nats", object(), None)  # type: ignore[arg-type]
+
+
+def test_two_tasks_of_one_corpus_have_the_same_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that starts from another one's run was trained on another instance of the task."""
+    first, again = (made("ptb", "context=sentence", tmp_path, monkeypatch, TRAIN, TRAIN[:2], TEST, vocab_size=VOCAB,
+                         max_words=5) for _ in range(2))  # fmt: skip
+    assert first.space.words is not again.space.words and first.space == again.space  # type: ignore[attr-defined]
+    assert hash(first.space) == hash(again.space)
+    other = [line.replace("cat", "cow") for line in TRAIN]
+    folder = tmp_path / "other"
+    folder.mkdir()
+    third = made("ptb", "context=sentence", folder, monkeypatch, other, other[:2], TEST, vocab_size=VOCAB, max_words=5)
+    assert first.space != third.space
+
+
+def test_draws_are_counted_in_lines_where_lines_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = [" ".join(line.split() * 8) for line in TEST * 4]  # 24 lines, some of many pieces
+    task: Any = made(
+        "ptb", "context=sentence", tmp_path, monkeypatch, TRAIN, TRAIN[:2], long, vocab_size=VOCAB, max_words=5,
+        budget={"num_test": 1000},
+    )  # fmt: skip
+    assert len(task.test) > 100 and len(task.units.draw.unique()) == 24
+    one = measure(task, Unigram(task), 0).merged.estimates["word_nats.exact"]
+    assert one.n == 24 and one.stderr is not None and "24 groups of consecutive lines" in one.note

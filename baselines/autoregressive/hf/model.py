@@ -34,8 +34,11 @@ class HuggingFace(Model):
     """
 
     class Config(Config):
-        checkpoint: str
-        """A folder with config.json, model.safetensors and a tokenizer, or a name on the Hugging Face hub."""
+        checkpoint: str = Field(exclude=True)
+        """A folder with config.json, model.safetensors and a tokenizer, or a name on the Hugging Face hub.
+
+        What the run is known by is `sha256`: the same files elsewhere are the same model.
+        """
         sha256: str
         """SHA-256 over the checkpoint's files, filled in; one that is given must be the checkpoint's."""
         window: int = Field(ge=0)

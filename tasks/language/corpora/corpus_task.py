@@ -140,7 +140,8 @@ class CorpusTask(Task):
         Lines of running text that follow each other are one draw. What is measured are whole draws, but for the last.
         """
         x, line_of = rows(self.corpus.test, self.space.max_length - 1)
-        together = max(1, min(self.protocol["lines_per_draw"], min(num, len(x)) // MIN_DRAWS))
+        num_lines = len(line_of.unique()) * min(num, len(x)) // len(x)  # of which about so many rows are
+        together = max(1, min(self.protocol["lines_per_draw"], num_lines // MIN_DRAWS))
         draw_of = line_of // together
         order = hashed_order(f"{self.card.name}/test", int(draw_of[-1]) + 1)
         chosen = order.argsort()[draw_of].argsort(stable=True)[:num]

@@ -122,6 +122,14 @@ class Words(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._read())
 
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True  # without a look into the files
+        return isinstance(other, (Words, tuple)) and len(other) == self._size and tuple(other) == tuple(self)
+
+    def __hash__(self) -> int:
+        return hash(self._size)
+
     def __deepcopy__(self, memo: object) -> Words:
         return self
 

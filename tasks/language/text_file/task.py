@@ -22,7 +22,7 @@ MAX_PLACES = 1 << 27  # of all training sentences, padded: a GiB
 class TextFile(CorpusTask):
     """The card's file, or a small text of our own where it has none, cut into three parts.
 
-    Its space is that of the text: as many ids as words are known, and rows as wide as the longest line.
+    Its space is that of the text: as many ids as words are known, and rows as wide as the longest training line.
     """
 
     @property
