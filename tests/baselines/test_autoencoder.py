@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,33 +11,19 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Bernoulli
 
+from building import card_of, from_card, rng
 from gmbench.baselines.latent.autoencoder.model import Autoencoder
 from gmbench.baselines.latent.codes import CodeDensity
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.samplers.transition_matrix import all_states
 from gmbench.spaces import BinaryVector
 from gmbench.training import Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "latent" / "autoencoder"
 SPACE = BinaryVector(16, (4, 4))
 
 
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
-
 def build(**changes: Any) -> Autoencoder:
-    config = Autoencoder.Config(**{**card().resolve("dynamic_mnist", "smoke"), "hidden": 32, **changes})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return Autoencoder(config, SPACE)
+    return from_card(Autoencoder, SPACE, "dynamic_mnist", **{"hidden": 32, **changes})
 
 
 def squares(num: int, generator: Generator) -> Tensor:
@@ -120,5 +105,5 @@ def test_the_best_weights_on_validation_data_are_the_model() -> None:
 def test_the_card_agrees_with_the_config_and_the_model(preset: str) -> None:
     for task in ("dynamic_mnist", "ising", "synthetic2d"):
         for track in ("smoke", "small", "medium", "paper"):
-            Autoencoder.Config(**card().resolve(task, track, preset))
-    assert {name for name in CAPABILITIES if offers(build(), name)} == set(card().capabilities)
+            Autoencoder.Config(**card_of(Autoencoder).resolve(task, track, preset))
+    assert {name for name in CAPABILITIES if offers(build(), name)} == set(card_of(Autoencoder).capabilities)

@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Generator
 from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily
 
+from building import card_of, from_card, rng
 from gmbench.baselines.latent.bernoulli_mixture.em import Mixture, Penalty, em_step, seeds, start
 from gmbench.baselines.latent.bernoulli_mixture.model import BernoulliMixture
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.samplers.transition_matrix import all_states, state_index
 from gmbench.spaces import BinaryVector
 from gmbench.training import Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "latent" / "bernoulli_mixture"
-
-
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
 
 def build(dim: int, **changes: Any) -> BernoulliMixture:
-    values = {**card().resolve("dynamic_mnist", "smoke"), "num_components": 3, **changes}
-    return BernoulliMixture(BernoulliMixture.Config(**values), BinaryVector(dim))
+    return from_card(BernoulliMixture, BinaryVector(dim), "dynamic_mnist", **{"num_components": 3, **changes})
 
 
 def random_mixture(num: int, dim: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Mixture:
@@ -162,5 +147,5 @@ def test_seeds_are_spread_out() -> None:
 @pytest.mark.parametrize("track", ["smoke", "small", "medium", "paper"])
 def test_the_card_agrees_with_the_code(track: str) -> None:
     for task in ("dynamic_mnist", "synthetic2d", "ising"):
-        BernoulliMixture.Config(**card().resolve(task, track))
-    assert {c for c in CAPABILITIES if offers(build(4), c)} == set(card().capabilities)
+        BernoulliMixture.Config(**card_of(BernoulliMixture).resolve(task, track))
+    assert {c for c in CAPABILITIES if offers(build(4), c)} == set(card_of(BernoulliMixture).capabilities)

@@ -4,61 +4,32 @@ from __future__ import annotations
 
 import itertools
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 
+from building import card_of, from_card, rng
 from gmbench.baselines.masked.bert import model as bert_model
 from gmbench.baselines.masked.bert.masking import masked
 from gmbench.baselines.masked.bert.model import BERT, masked_nll
-from gmbench.baselines.tokens import finished
 from gmbench.errors import UserError
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import TokenSequence
 from gmbench.training import Trainer
+from sentences import ragged, sharpened
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "masked" / "bert"
 SENTENCES = TokenSequence(6, 10)
 PALINDROMES = TokenSequence(6, 7)
 
 
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
-
 def build(space: TokenSequence, **changes: Any) -> BERT:
-    config = BERT.Config(**(card().resolve("pcfg", "smoke") | changes))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return BERT(config, space)
+    return from_card(BERT, space, "pcfg", **changes)
 
 
 def sharp(space: TokenSequence) -> BERT:
-    """A model with large random weights, far from uniform, which are also those that are kept."""
-    model = build(space, num_layers=2)
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        for parameter in model.network.parameters():
-            nn.init.normal_(parameter, std=0.3)
-    model.best.network.load_state_dict(model.network.state_dict())
-    return model
-
-
-def ragged(num: int, space: TokenSequence, seed: int = 0) -> Tensor:
-    """Random sequences of all lengths."""
-    x = torch.randint(2, space.vocab_size, (num, space.max_length), generator=rng(seed))
-    x[torch.arange(num), torch.arange(num) % space.max_length] = space.EOS
-    return finished(x)
+    return sharpened(build(space, num_layers=2))
 
 
 @torch.no_grad()
@@ -156,8 +127,8 @@ def test_features_are_means_over_the_tokens() -> None:
 
 def test_it_claims_no_probabilities_and_agrees_with_its_card() -> None:
     for task, track in itertools.product(("pcfg", "ptb"), ("smoke", "small", "medium", "paper")):
-        BERT.Config(**card().resolve(task, track))
+        BERT.Config(**card_of(BERT).resolve(task, track))
     assert {name for name in CAPABILITIES if offers(build(SENTENCES), name)} == {"pseudo_log_prob", "encode"}
-    assert set(card().capabilities) == {"pseudo_log_prob", "encode"}
+    assert set(card_of(BERT).capabilities) == {"pseudo_log_prob", "encode"}
     with pytest.raises(UserError, match="num_heads=3"):
         build(SENTENCES, num_heads=3)

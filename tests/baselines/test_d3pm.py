@@ -4,43 +4,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
+from building import card_of, from_card, rng
 from gmbench.baselines.diffusion.d3pm.model import D3PM
 from gmbench.baselines.diffusion.d3pm.processes import Absorbing, Process, Uniform
 from gmbench.errors import UserError
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.samplers.transition_matrix import all_states, state_index
 from gmbench.spaces import BinaryVector
 from gmbench.training import Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "diffusion" / "d3pm"
 VALUES = {"absorbing": torch.tensor([-1.0, 1.0, 0.0]), "uniform": torch.tensor([-1.0, 1.0])}
 PROCESSES = {"absorbing": Absorbing, "uniform": Uniform}
 transitions = pytest.mark.parametrize("transition", ["absorbing", "uniform"])
 
 
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
-
 def build(dim: int, **changes: Any) -> D3PM:
-    config = D3PM.Config(**{**card().resolve("dynamic_mnist", "smoke"), **changes})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return D3PM(config, BinaryVector(dim))
+    return from_card(D3PM, BinaryVector(dim), "dynamic_mnist", **changes)
 
 
 def matrices(transition: str, T: int) -> Tensor:
@@ -259,6 +244,6 @@ def test_the_processes_share_an_interface() -> None:
 @pytest.mark.parametrize("preset", ["", "uniform"])
 def test_the_card_agrees_with_the_code(track: str, preset: str) -> None:
     for task in ("dynamic_mnist", "synthetic2d", "ising"):
-        config = D3PM.Config(**card().resolve(task, track, preset))
+        config = D3PM.Config(**card_of(D3PM).resolve(task, track, preset))
         assert config.transition == (preset or "absorbing")
-    assert {c for c in CAPABILITIES if offers(build(4), c)} == set(card().capabilities)
+    assert {c for c in CAPABILITIES if offers(build(4), c)} == set(card_of(D3PM).capabilities)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,33 +10,19 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
+from building import card_of, from_card, rng
 from gmbench.baselines.latent.dae.model import DAE, corrupt
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.samplers.transition_matrix import all_states, state_index
 from gmbench.spaces import BinaryVector
 from gmbench.training import Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "latent" / "dae"
 SPACE = BinaryVector(4, (2, 2))
 STATES = all_states(4).float()
 
 
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
-
 def build(**changes: Any) -> DAE:
-    config = DAE.Config(**{**card().resolve("dynamic_mnist", "smoke"), "hidden": 32, **changes})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return DAE(config, SPACE)
+    return from_card(DAE, SPACE, "dynamic_mnist", **{"hidden": 32, **changes})
 
 
 def truth() -> Tensor:
@@ -151,5 +136,5 @@ def test_chains_start_from_bits_with_the_datas_means() -> None:
 def test_the_card_agrees_with_the_config_and_the_model() -> None:
     for task in ("dynamic_mnist", "ising", "synthetic2d"):
         for track in ("smoke", "small", "medium", "paper"):
-            DAE.Config(**card().resolve(task, track))
-    assert {name for name in CAPABILITIES if offers(build(), name)} == set(card().capabilities)
+            DAE.Config(**card_of(DAE).resolve(task, track))
+    assert {name for name in CAPABILITIES if offers(build(), name)} == set(card_of(DAE).capabilities)

@@ -13,33 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from building import card_of, from_card, rng
 from gmbench.baselines.energy.dbn.model import DBN
 from gmbench.errors import MissingCapability, UserError
 from gmbench.metrics.harmonium import exact_log_partition, log_density
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.samplers.transition_matrix import all_states, state_index
 from gmbench.spaces import BinaryVector
 from gmbench.training import Gradient, Interrupted, Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "energy" / "dbn"
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
 
 def build(dim: int, preset: str = "", **changes: Any) -> DBN:
-    config = DBN.Config(**{**card().resolve("synthetic2d", "smoke", preset), **changes})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return DBN(config, BinaryVector(dim))
+    return from_card(DBN, BinaryVector(dim), "synthetic2d", preset, **changes)
 
 
 def random_network(dim: int, *hidden: int, scale: float = 1.0) -> DBN:
@@ -124,9 +109,7 @@ def test_features_and_reconstructions_pass_means_through_all_layers() -> None:
     h2 = torch.sigmoid(second.hidden_bias + h1 @ second.weight)
     torch.testing.assert_close(model.encode(x), h2.detach())
     down = torch.sigmoid(second.visible_bias + h2 @ second.weight.T)
-    torch.testing.assert_close(
-        model.reconstruct(x), torch.sigmoid(first.visible_bias + down @ first.weight.T).detach()
-    )
+    torch.testing.assert_close(model.reconstruct(x), torch.sigmoid(first.visible_bias + down @ first.weight.T).detach())
 
 
 def test_every_machine_is_given_hidden_bits_of_the_one_below() -> None:
@@ -211,7 +194,7 @@ def test_labels_where_there_are_none_are_refused() -> None:
 def test_the_smoke_config_runs_and_resumes_to_the_same_state(preset: str, tmp_path: Path) -> None:
     for task in ("synthetic2d", "dynamic_mnist"):
         for track in ("smoke", "small", "medium", "paper"):
-            DBN.Config(**card().resolve(task, track, preset))
+            DBN.Config(**card_of(DBN).resolve(task, track, preset))
     data = data_from(two_clusters(), 8)
     whole, broken, resumed = (build(8, preset, num_steps=8) for _ in range(3))
     Trainer(seed=1).fit(whole, data)
@@ -221,7 +204,7 @@ def test_the_smoke_config_runs_and_resumes_to_the_same_state(preset: str, tmp_pa
     Trainer(folder=tmp_path, seed=1).fit(resumed, data)
     for key, value in whole.state_dict().items():
         assert value.equal(resumed.state_dict()[key]), key
-    assert {c for c in CAPABILITIES if offers(whole, c)} == set(card().capabilities)
+    assert {c for c in CAPABILITIES if offers(whole, c)} == set(card_of(DBN).capabilities)
     whole.space.validate(whole.sample(5, rng=rng(2)))
 
 

@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
+from building import card_of, from_card, rng
 from gmbench.baselines.energy.ebm_aloe.model import AuxiliaryLocalExploration
 from gmbench.baselines.energy.ebm_aloe.sampler import LocalEditSampler, Trajectories, propose_paths
 from gmbench.errors import MissingCapability
 from gmbench.model import Data
-from gmbench.plugin import ModelCard, read_manifest
+from gmbench.samplers.transition_matrix import all_states
 from gmbench.spaces import BinaryVector
 from gmbench.tasks.discrete.ising.lattice import couplings
 from gmbench.tasks.discrete.ising.samples import exact_samples
 from gmbench.training import Trainer
-
-FOLDER = Path(__file__).parents[2] / "baselines" / "energy" / "ebm_aloe"
-
-
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def all_states(dim: int) -> Tensor:
-    return torch.tensor(list(itertools.product((0.0, 1.0), repeat=dim)))
 
 
 def index(x: Tensor) -> Tensor:
@@ -47,7 +37,7 @@ def random_sampler(dim: int, max_edits: int) -> LocalEditSampler:
 
 def all_paths(dim: int, max_edits: int) -> Trajectories:
     starts, sites, lengths = [], [], []
-    for start in all_states(dim):
+    for start in all_states(dim).float():
         for length in range(max_edits + 1):
             for path in itertools.product(range(dim), repeat=length):
                 starts.append(start)
@@ -116,29 +106,22 @@ def test_importance_weights_estimate_the_samplers_likelihood() -> None:
     assert float(ratio.mean()) == pytest.approx(exact, abs=5 * float(ratio.std()) / math.sqrt(20_000))
 
 
-def config(task: str, preset: str = "", **changes: Any) -> AuxiliaryLocalExploration.Config:
-    card = read_manifest(FOLDER)
-    assert isinstance(card, ModelCard)
-    return AuxiliaryLocalExploration.Config(**(card.resolve(task, "smoke", preset) | changes))
-
-
-def fitted(space: BinaryVector, data: Data, chosen: AuxiliaryLocalExploration.Config) -> AuxiliaryLocalExploration:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = AuxiliaryLocalExploration(chosen, space)
+def fitted(data: Data, task: str, preset: str = "", **changes: Any) -> AuxiliaryLocalExploration:
+    model = from_card(AuxiliaryLocalExploration, data.space, task, preset, **changes)
     Trainer(seed=0).fit(model, data)
     return model
 
 
 def test_energy_and_sampler_learn_an_enumerable_target() -> None:
     space = BinaryVector(6, (2, 3))
-    states = all_states(6)
+    states = all_states(6).float()
     p = torch.softmax(1.3 * torch.randn(64, generator=rng(4), dtype=torch.float64), 0)
 
     def draw(num: int, rng: Generator) -> Tensor:
         return states[torch.multinomial(p, num, replacement=True, generator=rng)]
 
-    chosen = config(
+    model = fitted(
+        Data(space, None, draw, draw(500, rng(5))),
         "synthetic2d",
         hidden=48,
         num_layers=2,
@@ -152,7 +135,6 @@ def test_energy_and_sampler_learn_an_enumerable_target() -> None:
         num_paths=4,
         max_edits=4,
     )
-    model = fitted(space, Data(space, None, draw, draw(500, rng(5))), chosen)
     uniform = float((p * (p.log() + 6 * math.log(2))).sum())
     log_f = torch.log_softmax(-model.energy(states).detach().double(), 0)
     energy_kl = float((p * (p.log() - log_f)).sum())
@@ -171,10 +153,9 @@ def test_couplings_of_a_lattice_are_recovered_and_sampled() -> None:
     train = exact_samples(4, 0.15, 2000, rng=rng(7))
     space = BinaryVector(16, (4, 4))
     data = Data(space, train, lambda num, rng: train[torch.randint(2000, (num,), generator=rng)], train)
-    chosen = config(
-        "ising", num_steps=200, batch_size=2000, num_negatives=200, learning_rate=1e-2, sampler_learning_rate=1e-2
+    model = fitted(
+        data, "ising", num_steps=200, batch_size=2000, num_negatives=200, learning_rate=1e-2, sampler_learning_rate=1e-2
     )
-    model = fitted(space, data, chosen)
     J = model.couplings()
     assert torch.equal(J, J.T)
     assert float(J[truth > 0].mean()) == pytest.approx(0.15, abs=0.03)
@@ -189,7 +170,5 @@ def test_couplings_of_a_lattice_are_recovered_and_sampled() -> None:
 @pytest.mark.parametrize("preset", ["", "l1"])
 @pytest.mark.parametrize("track", ["smoke", "small", "medium", "paper"])
 def test_the_card_agrees_with_the_config(track: str, preset: str) -> None:
-    card = read_manifest(FOLDER)
-    assert isinstance(card, ModelCard)
     for task in ("ising",) if preset else ("ising", "synthetic2d"):
-        AuxiliaryLocalExploration.Config(**card.resolve(task, track, preset))
+        AuxiliaryLocalExploration.Config(**card_of(AuxiliaryLocalExploration).resolve(task, track, preset))

@@ -12,37 +12,23 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from building import card_of, from_card, rng
 from gmbench.baselines.energy.ebm_gfn import model as module
 from gmbench.baselines.energy.ebm_gfn.exact import all_vectors, terminal_log_prob
 from gmbench.baselines.energy.ebm_gfn.model import EBMGFlowNet
 from gmbench.errors import MissingCapability, UserError
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.samplers.target import FunctionTarget
 from gmbench.spaces import BinaryVector
 from gmbench.tasks.discrete.ising.lattice import couplings
 from gmbench.tasks.discrete.ising.samples import exact_samples
 from gmbench.training import Diverged, Gradient, Interrupted, Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "energy" / "ebm_gfn"
 TINY = {"hidden": 32, "num_layers": 2, "policy_hidden": 32, "policy_layers": 2}
 
 
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
-
 def build(dim: int, task: str, track: str = "smoke", preset: str = "", **changes: Any) -> EBMGFlowNet:
-    config = EBMGFlowNet.Config(**{**card().resolve(task, track, preset), **changes})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return EBMGFlowNet(config, BinaryVector(dim))
+    return from_card(EBMGFlowNet, BinaryVector(dim), task, preset, track=track, **changes)
 
 
 def fixed(x: Tensor) -> Data:
@@ -316,21 +302,21 @@ def test_a_perceptron_declines_couplings_and_a_penalty_on_them() -> None:
 @pytest.mark.parametrize("task", ["ising", "synthetic2d"])
 def test_every_track_and_preset_of_the_card_is_a_valid_config(task: str) -> None:
     for track in ("smoke", "small", "medium", "paper"):
-        config = EBMGFlowNet.Config(**card().resolve(task, track))
+        config = EBMGFlowNet.Config(**card_of(EBMGFlowNet).resolve(task, track))
         assert config.energy == ("quadratic" if task == "ising" else "mlp")
         assert config.policy_batch_size <= config.batch_size  # else fewer data lead backwards than are asked for
-        for name, preset in card().presets.items():
+        for name, preset in card_of(EBMGFlowNet).presets.items():
             if not preset.tasks or task in preset.tasks:
-                changed = EBMGFlowNet.Config(**card().resolve(task, track, name))
+                changed = EBMGFlowNet.Config(**card_of(EBMGFlowNet).resolve(task, track, name))
                 assert changed != config
                 if track == "small":
                     assert {key: getattr(changed, key) for key in preset.config} == preset.config
                 EBMGFlowNet(changed, BinaryVector(16))
-    assert card().presets["l1"].tasks == ["ising"] and "barker" in card().presets
+    assert card_of(EBMGFlowNet).presets["l1"].tasks == ["ising"] and "barker" in card_of(EBMGFlowNet).presets
 
 
 def test_offers_what_the_card_says() -> None:
-    assert {c for c in CAPABILITIES if offers(build(8, "ising"), c)} == set(card().capabilities)
+    assert {c for c in CAPABILITIES if offers(build(8, "ising"), c)} == set(card_of(EBMGFlowNet).capabilities)
 
 
 @pytest.mark.parametrize("wrong", [{"rule": "glauber"}, {"back_ratio": 1.5}, {"num_steps": 0}, {"backward": "none"}])

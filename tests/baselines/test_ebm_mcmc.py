@@ -10,38 +10,24 @@ import pytest
 import torch
 from torch import Tensor
 
+from building import card_of, from_card, rng
 from gmbench.baselines.energy.ebm_dmala.model import DMALAEBM
 from gmbench.baselines.energy.ebm_gibbs.model import GibbsEBM, PersistentEBM
 from gmbench.baselines.energy.ebm_gwg.model import GWGEBM
 from gmbench.errors import MissingCapability, UserError
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.samplers.transition_matrix import all_states, state_index
 from gmbench.spaces import BinaryVector
 from gmbench.tasks.discrete.ising.lattice import couplings
 from gmbench.tasks.discrete.ising.samples import exact_samples
 from gmbench.training import Interrupted, Trainer
 
-FAMILY = Path(__file__).parents[2] / "baselines" / "energy"
 MODELS: dict[str, type[PersistentEBM]] = {"ebm_gibbs": GibbsEBM, "ebm_gwg": GWGEBM, "ebm_dmala": DMALAEBM}
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def card(name: str) -> ModelCard:
-    found = read_manifest(FAMILY / name)
-    assert isinstance(found, ModelCard)
-    return found
-
-
 def build(name: str, dim: int, task: str, track: str = "smoke", preset: str = "", **changes: Any) -> PersistentEBM:
-    config = MODELS[name].Config(**{**card(name).resolve(task, track, preset), **changes})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return MODELS[name](config, BinaryVector(dim))
+    return from_card(MODELS[name], BinaryVector(dim), task, preset, track, **changes)
 
 
 def fixed(x: Tensor) -> Data:
@@ -116,7 +102,7 @@ def test_the_smoke_config_runs_and_offers_what_the_card_says(name: str, task: st
     model = build(name, dim, task)
     x = (torch.rand(300, dim, generator=rng(1)) < 0.4).float()
     Trainer(seed=0).fit(model, fixed(x))
-    assert {c for c in CAPABILITIES if offers(model, c)} == set(card(name).capabilities)
+    assert {c for c in CAPABILITIES if offers(model, c)} == set(card_of(MODELS[name]).capabilities)
     samples = model.sample(5, rng=rng(2))
     model.space.validate(samples)
     assert samples.equal(model.sample(5, rng=rng(2)))
@@ -129,8 +115,8 @@ def test_the_smoke_config_runs_and_offers_what_the_card_says(name: str, task: st
 def test_every_track_of_the_card_is_a_valid_config(name: str) -> None:
     for task in ("ising", "synthetic2d"):
         for track in ("smoke", "small", "medium", "paper"):
-            MODELS[name].Config(**card(name).resolve(task, track))
-    MODELS[name].Config(**card(name).resolve("ising", "small", "l1"))
+            MODELS[name].Config(**card_of(MODELS[name]).resolve(task, track))
+    MODELS[name].Config(**card_of(MODELS[name]).resolve("ising", "small", "l1"))
 
 
 @every_model

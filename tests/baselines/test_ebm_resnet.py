@@ -10,35 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from building import card_of, from_card, rng
 from gmbench.baselines.energy.ebm_resnet.model import ResNetEBM
 from gmbench.baselines.energy.ebm_resnet.network import ResidualEnergy
 from gmbench.errors import UserError
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.samplers.kernel import Transition
 from gmbench.samplers.target import Target, flip_delta, flipped
 from gmbench.samplers.transition_matrix import all_states, state_index
 from gmbench.spaces import BinaryVector
 from gmbench.training import Interrupted, Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "energy" / "ebm_resnet"
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
 
 def build(layout: tuple[int, ...], preset: str = "", **changes: Any) -> ResNetEBM:
-    config = ResNetEBM.Config(**{**card().resolve("dynamic_mnist", "smoke", preset), **changes})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return ResNetEBM(config, BinaryVector(math.prod(layout), layout))
+    return from_card(ResNetEBM, BinaryVector(math.prod(layout), layout), "dynamic_mnist", preset, **changes)
 
 
 def network(layout: tuple[int, ...], dim: int) -> ResidualEnergy:
@@ -216,7 +201,7 @@ def test_the_fitted_model_is_the_average_of_the_weights_after_a_warm_up() -> Non
 def test_the_smoke_config_resumes_to_the_same_state(preset: str, tmp_path: Path) -> None:
     for task in ("ising", "dynamic_mnist"):
         for track in ("smoke", "small", "medium", "paper"):
-            ResNetEBM.Config(**card().resolve(task, track, preset))
+            ResNetEBM.Config(**card_of(ResNetEBM).resolve(task, track, preset))
     data = data_of(two_clusters(6), (2, 3))
     whole, broken, resumed = (build((2, 3), preset, num_steps=6, sampling_steps=2) for _ in range(3))
     Trainer(seed=1).fit(whole, data)
@@ -226,7 +211,7 @@ def test_the_smoke_config_resumes_to_the_same_state(preset: str, tmp_path: Path)
     Trainer(folder=tmp_path, seed=1).fit(resumed, data)
     for key, value in whole.state_dict().items():
         assert value.equal(resumed.state_dict()[key]), key
-    assert {c for c in CAPABILITIES if offers(whole, c)} == set(card().capabilities)
+    assert {c for c in CAPABILITIES if offers(whole, c)} == set(card_of(ResNetEBM).capabilities)
     samples = whole.sample(5, rng=rng(2))
     whole.space.validate(samples)
     moved = whole.sampler().step(samples, whole.averaged, rng=rng(3))

@@ -4,45 +4,27 @@ from __future__ import annotations
 
 import itertools
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
+from building import card_of, from_card, rng
 from gmbench.baselines.energy.energies import QuadraticEnergy
 from gmbench.baselines.energy.energy_discrepancy.loss import energy_discrepancy, perturb_twice
 from gmbench.baselines.energy.energy_discrepancy.model import EnergyDiscrepancyEBM
 from gmbench.errors import MissingCapability
 from gmbench.model import Data
-from gmbench.plugin import ModelCard, read_manifest
+from gmbench.samplers.transition_matrix import all_states
 from gmbench.spaces import BinaryVector
 from gmbench.tasks.discrete.ising.lattice import couplings
 from gmbench.tasks.discrete.ising.samples import exact_samples
 from gmbench.training import Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "energy" / "energy_discrepancy"
 
-
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def all_states(dim: int) -> Tensor:
-    return torch.tensor(list(itertools.product((0.0, 1.0), repeat=dim)))
-
-
-def config(task: str, preset: str = "", **changes: Any) -> EnergyDiscrepancyEBM.Config:
-    card = read_manifest(FOLDER)
-    assert isinstance(card, ModelCard)
-    return EnergyDiscrepancyEBM.Config(**(card.resolve(task, "smoke", preset) | changes))
-
-
-def fitted(space: BinaryVector, data: Data, chosen: EnergyDiscrepancyEBM.Config) -> EnergyDiscrepancyEBM:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = EnergyDiscrepancyEBM(chosen, space)
+def fitted(data: Data, task: str, preset: str = "", **changes: Any) -> EnergyDiscrepancyEBM:
+    model = from_card(EnergyDiscrepancyEBM, data.space, task, preset, **changes)
     Trainer(seed=0).fit(model, data)
     return model
 
@@ -73,7 +55,7 @@ def test_the_two_perturbations_flip_with_the_right_probabilities() -> None:
 @pytest.mark.parametrize("w", [0.0, 1.0])
 def test_the_loss_is_the_stated_formula(w: float) -> None:
     energy = QuadraticEnergy(5, 0.5)
-    x = all_states(5)[:7]
+    x = all_states(5).float()[:7]
     negatives = perturb_twice(x, 0.3, 4, rng=rng(2))
     E, E_neg = -energy.log_prob(x), -energy.log_prob(negatives.flatten(0, 1)).reshape(7, 4)
     expected = torch.log(w / 4 + torch.exp(E[:, None] - E_neg).mean(1)).mean().detach()
@@ -84,7 +66,7 @@ def test_the_loss_is_the_stated_formula(w: float) -> None:
 @pytest.mark.parametrize("eps", [0.1, 0.5])
 def test_with_w_one_the_datas_density_is_a_stationary_point_for_any_number_of_negatives(eps: float) -> None:
     dim, num_negatives = 2, 2
-    states = all_states(dim)
+    states = all_states(dim).float()
     log_p = torch.log_softmax(torch.tensor([0.3, -1.0, 0.8, 0.1], dtype=torch.float64), 0)
     hamming = (states[:, None] != states).sum(2).double()
     q = eps**hamming * (1 - eps) ** (dim - hamming)  # q[y, x]
@@ -105,7 +87,7 @@ def test_with_w_one_the_datas_density_is_a_stationary_point_for_any_number_of_ne
 
 def test_exact_divergence_falls_on_an_enumerable_target() -> None:
     space = BinaryVector(8, (2, 4))
-    states = all_states(8)
+    states = all_states(8).float()
     target = QuadraticEnergy(8, 0.0)
     with torch.no_grad():
         target.pairs.copy_(0.35 * torch.randn(28, generator=rng(3)))
@@ -114,8 +96,15 @@ def test_exact_divergence_falls_on_an_enumerable_target() -> None:
     def draw(num: int, rng: Generator) -> Tensor:
         return states[torch.multinomial(p, num, replacement=True, generator=rng)]
 
-    chosen = config("synthetic2d", hidden=64, num_layers=2, num_steps=600, batch_size=128, learning_rate=3e-3)
-    model = fitted(space, Data(space, None, draw, draw(500, rng(4))), chosen)
+    model = fitted(
+        Data(space, None, draw, draw(500, rng(4))),
+        "synthetic2d",
+        hidden=64,
+        num_layers=2,
+        num_steps=600,
+        batch_size=128,
+        learning_rate=3e-3,
+    )
     log_q = torch.log_softmax(-model.energy(states).detach().double(), 0)
     kl = float((p * (p.log() - log_q)).sum())
     uniform = float((p * (p.log() + 8 * math.log(2))).sum())
@@ -143,19 +132,19 @@ def test_the_weights_with_the_best_validation_loss_are_kept() -> None:
     data = Data(space, train, lambda num, rng: train[torch.randint(15, (num,), generator=rng)], held_out)
     losses = {}
     for every in (0, 10):
-        chosen = config(
-            "synthetic2d", hidden=64, num_steps=150, batch_size=15, learning_rate=1e-2, validate_every=every
-        )
-        log_f = fitted(space, data, chosen).net.log_prob
+        log_f = fitted(
+            data, "synthetic2d", hidden=64, num_steps=150, batch_size=15, learning_rate=1e-2, validate_every=every
+        ).net.log_prob
         loss = energy_discrepancy(log_f, held_out, flip_prob=0.3, num_negatives=8, w=1.0, rng=rng(3))
         losses[every] = float(loss.detach())
     assert losses[10] < losses[0] - 0.1
 
 
 def test_couplings_of_a_lattice_are_recovered() -> None:
-    chosen = config("ising", num_steps=500, batch_size=500, learning_rate=1e-2, flip_prob=0.1, num_negatives=8)
     data = ising_data(4, 0.2, 3000)
-    J = fitted(data.space, data, chosen).couplings()
+    J = fitted(
+        data, "ising", num_steps=500, batch_size=500, learning_rate=1e-2, flip_prob=0.1, num_negatives=8
+    ).couplings()
     truth = couplings(4, 0.2)
     assert torch.equal(J, J.T) and not J.diagonal().any()
     edges = J[truth > 0]
@@ -169,7 +158,7 @@ def test_the_l1_preset_makes_most_couplings_zero() -> None:
     truth = couplings(4, 0.15)
     errors = {}
     for preset in ("", "l1"):
-        J = fitted(data.space, data, config("ising", preset, flip_prob=0.1, **changes)).couplings()
+        J = fitted(data, "ising", preset, flip_prob=0.1, **changes).couplings()
         errors[preset] = float((J - truth).square().mean().sqrt())
         if preset:
             off = J[(truth == 0) & ~torch.eye(16, dtype=torch.bool)]
@@ -180,7 +169,5 @@ def test_the_l1_preset_makes_most_couplings_zero() -> None:
 @pytest.mark.parametrize("preset", ["", "l1"])
 @pytest.mark.parametrize("track", ["smoke", "small", "medium", "paper"])
 def test_the_card_agrees_with_the_config(track: str, preset: str) -> None:
-    card = read_manifest(FOLDER)
-    assert isinstance(card, ModelCard)
     for task in ("ising",) if preset else ("ising", "synthetic2d"):
-        EnergyDiscrepancyEBM.Config(**card.resolve(task, track, preset))
+        EnergyDiscrepancyEBM.Config(**card_of(EnergyDiscrepancyEBM).resolve(task, track, preset))

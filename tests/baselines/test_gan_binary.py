@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,31 +10,16 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
+from building import card_of, from_card, rng
 from gmbench.baselines.adversarial.gan_binary.model import BinaryGAN
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.samplers.transition_matrix import all_states, state_index
 from gmbench.spaces import BinaryVector
 from gmbench.training import Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "adversarial" / "gan_binary"
-
-
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
 
 def build(dim: int, **changes: Any) -> BinaryGAN:
-    config = BinaryGAN.Config(**{**card().resolve("dynamic_mnist", "smoke"), **changes})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return BinaryGAN(config, BinaryVector(dim))
+    return from_card(BinaryGAN, BinaryVector(dim), "dynamic_mnist", **changes)
 
 
 def bars_and_stripes(side: int) -> Tensor:
@@ -136,5 +120,5 @@ def test_the_model_is_the_generators_moving_average() -> None:
 @pytest.mark.parametrize("track", ["smoke", "small", "medium", "paper"])
 def test_the_card_agrees_with_the_code(track: str) -> None:
     for task in ("dynamic_mnist", "synthetic2d", "ising"):
-        BinaryGAN.Config(**card().resolve(task, track))
-    assert {c for c in CAPABILITIES if offers(build(4), c)} == set(card().capabilities)
+        BinaryGAN.Config(**card_of(BinaryGAN).resolve(task, track))
+    assert {c for c in CAPABILITIES if offers(build(4), c)} == set(card_of(BinaryGAN).capabilities)

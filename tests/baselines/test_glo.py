@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,31 +10,18 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Bernoulli
 
+from building import card_of, from_card, rng
 from gmbench.baselines.latent.glo.model import GLO, to_unit_ball
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import BinaryVector
 from gmbench.training import Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "latent" / "glo"
 SPACE = BinaryVector(16, (4, 4))
-
-
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
 
 
 def build(**changes: Any) -> GLO:
     values = {"latent_dim": 4, "hidden": 32, "num_codes": 200, **changes}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return GLO(GLO.Config(**{**card().resolve("dynamic_mnist", "smoke"), **values}), SPACE)
+    return from_card(GLO, SPACE, "dynamic_mnist", **values)
 
 
 def squares(num: int, generator: Generator) -> Tensor:
@@ -136,7 +122,7 @@ def test_a_step_moves_the_codes_of_its_batch_only() -> None:
 def test_the_card_agrees_with_the_config_and_the_model(preset: str) -> None:
     for task in ("dynamic_mnist", "ising", "synthetic2d"):
         for track in ("smoke", "small", "medium", "paper"):
-            GLO.Config(**card().resolve(task, track, preset))
+            GLO.Config(**card_of(GLO).resolve(task, track, preset))
     model = build(architecture="conv" if preset else "mlp", channels=2)
-    assert {name for name in CAPABILITIES if offers(model, name)} == set(card().capabilities)
+    assert {name for name in CAPABILITIES if offers(model, name)} == set(card_of(GLO).capabilities)
     assert model.reconstruct(squares(3, rng(6))).shape == (3, 16)

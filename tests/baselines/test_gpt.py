@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
+from building import card_of, from_card, rng
 from gmbench.baselines.autoregressive import vocabulary
 from gmbench.baselines.autoregressive.fitting import one_cycle, sequences_per_step
 from gmbench.baselines.autoregressive.gpt import model as gpt_model
@@ -22,60 +22,21 @@ from gmbench.baselines.autoregressive.vocabulary import by_quantiles, draw, toke
 from gmbench.baselines.tokens import finished, shifted
 from gmbench.errors import MissingCapability, UserError
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import TokenSequence
 from gmbench.training import Trainer
+from sentences import every_sequence, ragged, sharpened
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "autoregressive" / "gpt"
 TINY = TokenSequence(4, 5)
 SENTENCES = TokenSequence(6, 16)
 STREAM = TokenSequence(7, 12, ends=False)
 
 
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
-
 def build(space: TokenSequence, **changes: Any) -> GPT:
-    config = GPT.Config(**(card().resolve("pcfg", "smoke") | changes))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return GPT(config, space)
+    return from_card(GPT, space, "pcfg", **changes)
 
 
 def sharp(space: TokenSequence, **changes: Any) -> GPT:
-    """A model with large random weights, far from uniform, which are also those that are kept."""
-    model = build(space, **({"num_layers": 2} | changes))
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        for parameter in model.network.parameters():
-            nn.init.normal_(parameter, std=0.3)
-    model.best.network.load_state_dict(model.network.state_dict())
-    return model
-
-
-def sequences(space: TokenSequence) -> Tensor:
-    """Every sequence of a tiny space, ended or cut off at its length, (N, T)."""
-    ends = [
-        [*words, 1] + [0] * (space.max_length - 1 - num)
-        for num in range(space.max_length)
-        for words in itertools.product(range(2, space.vocab_size), repeat=num)
-    ]
-    cut = [list(words) for words in itertools.product(range(2, space.vocab_size), repeat=space.max_length)]
-    return torch.tensor(ends + cut)
-
-
-def ragged(num: int, space: TokenSequence, seed: int = 0) -> Tensor:
-    """Random sequences of all lengths."""
-    x = torch.randint(2, space.vocab_size, (num, space.max_length), generator=rng(seed))
-    x[torch.arange(num), torch.arange(num) % space.max_length] = space.EOS
-    return finished(x)
+    return sharpened(build(space, **({"num_layers": 2} | changes)))
 
 
 class MarkovSentences:
@@ -137,7 +98,7 @@ def test_its_samples_follow_the_source(markov: tuple[MarkovSentences, GPT]) -> N
 
 
 def test_probabilities_of_all_sequences_sum_to_one() -> None:
-    model, x = sharp(TINY), sequences(TINY)
+    model, x = sharp(TINY), every_sequence(TINY)
     log_p = model.log_prob(x, rng=rng()).double()
     assert log_p.std() > 1
     assert float(log_p.exp().sum()) == pytest.approx(1, abs=1e-5)
@@ -213,7 +174,7 @@ def test_samples_follow_the_probabilities() -> None:
     model, num = sharp(TINY), 20_000
     x = model.sample(num, rng=rng(6))
     TINY.validate(x)
-    states = sequences(TINY)
+    states = every_sequence(TINY)
     p = model.log_prob(states, rng=rng()).double().exp()
     ended = finished(states)  # what is cut off gets its end in place of its last word
     code = 4 ** torch.arange(5)
@@ -325,11 +286,11 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 @pytest.mark.parametrize("preset", ["", "guided"])
 def test_the_card_agrees_with_the_config_and_the_model(preset: str) -> None:
-    assert set(card().presets) == {"guided"}
+    assert set(card_of(GPT).presets) == {"guided"}
     for task, track in itertools.product(("pcfg", "ptb"), ("smoke", "small", "medium", "paper")):
-        GPT.Config(**card().resolve(task, track, preset))
-    model = GPT(GPT.Config(**card().resolve("pcfg", "smoke", preset)), SENTENCES)
-    assert {name for name in CAPABILITIES if offers(model, name)} == set(card().capabilities)
+        GPT.Config(**card_of(GPT).resolve(task, track, preset))
+    model = GPT(GPT.Config(**card_of(GPT).resolve("pcfg", "smoke", preset)), SENTENCES)
+    assert {name for name in CAPABILITIES if offers(model, name)} == set(card_of(GPT).capabilities)
     x = model.sample(3, rng=rng())
     assert model.encode(x).shape == (3, model.config.dim)
     assert GPTNetwork(4, 5, num_layers=1, dim=4, num_heads=2).output.shape == (3, 4)

@@ -9,33 +9,22 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
+from building import card_of, from_card, rng
 from gmbench.baselines.latent.hmm.chain import Chain, Penalty, em_step, forward, smooth
 from gmbench.baselines.latent.hmm.model import HMM
 from gmbench.baselines.latent.hmm.packing import pack
 from gmbench.errors import MissingCapability
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import TokenSequence
 from gmbench.training import Interrupted, Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "latent" / "hmm"
 PAD, EOS = 0, 1
 
 
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
-
 def build(space: TokenSequence, **changes: Any) -> HMM:
-    return HMM(HMM.Config(**{**card().resolve("pcfg", "smoke"), **changes}), space)
+    return from_card(HMM, space, "pcfg", **changes)
 
 
 def random_chain(num_states: int, vocab_size: int, *, ends: bool = True, seed: int = 0) -> Chain:
@@ -294,8 +283,8 @@ def test_the_best_validation_likelihood_is_kept() -> None:
 @pytest.mark.parametrize("track", ["smoke", "small", "medium", "paper"])
 def test_the_card_agrees_with_the_code(track: str) -> None:
     for task in ("pcfg", "ptb", "latent_language"):
-        HMM.Config(**card().resolve(task, track))
-    assert {c for c in CAPABILITIES if offers(build(TokenSequence(5, 6)), c)} == set(card().capabilities)
+        HMM.Config(**card_of(HMM).resolve(task, track))
+    assert {c for c in CAPABILITIES if offers(build(TokenSequence(5, 6)), c)} == set(card_of(HMM).capabilities)
 
 
 def test_a_condition_is_declined() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,32 +10,18 @@ import torch
 from pydantic import ValidationError
 from torch import Generator, Tensor
 
+from building import card_of, from_card, rng
 from gmbench.baselines.latent.iwae.model import IWAE
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.samplers.transition_matrix import all_states
 from gmbench.spaces import BinaryVector
 from gmbench.training import Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "latent" / "iwae"
 SPACE = BinaryVector(6, (2, 3))
 
 
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
-
 def build(**changes: Any) -> IWAE:
-    config = IWAE.Config(**{**card().resolve("dynamic_mnist", "smoke"), "latent_dim": 2, "hidden": 20, **changes})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return IWAE(config, SPACE)
+    return from_card(IWAE, SPACE, "dynamic_mnist", **{"latent_dim": 2, "hidden": 20, **changes})
 
 
 def test_the_gradient_is_that_of_the_log_weights_averaged_by_normalised_weights() -> None:
@@ -86,6 +71,6 @@ def test_only_its_own_bound_is_accepted() -> None:
 def test_the_card_agrees_with_the_config_and_the_model(preset: str) -> None:
     for task in ("dynamic_mnist", "ising", "synthetic2d"):
         for track in ("smoke", "small", "medium", "paper"):
-            config = IWAE.Config(**card().resolve(task, track, preset))
+            config = IWAE.Config(**card_of(IWAE).resolve(task, track, preset))
             assert config.num_samples == (50 if preset else 5)
-    assert {name for name in CAPABILITIES if offers(build(), name)} == set(card().capabilities)
+    assert {name for name in CAPABILITIES if offers(build(), name)} == set(card_of(IWAE).capabilities)

@@ -8,12 +8,9 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from building import rng
 from gmbench.baselines.latent.kl import free_bits, gaussian_kl, log_ratio
 from gmbench.baselines.latent.schedules import eight_phases, kl_weight
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_the_kl_term_is_that_of_torch() -> None:

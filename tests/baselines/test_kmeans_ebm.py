@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,30 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from building import card_of, from_card, rng
 from gmbench.baselines.energy.kmeans_ebm.model import KMeansEBM
 from gmbench.errors import UserError
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.samplers.transition_matrix import all_states, state_index
 from gmbench.spaces import BinaryVector
 from gmbench.training import Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "energy" / "kmeans_ebm"
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
 
 def build(dim: int, **changes: Any) -> KMeansEBM:
-    config = KMeansEBM.Config(**{**card().resolve("synthetic2d", "smoke"), **changes})
-    return KMeansEBM(config, BinaryVector(dim))
+    return from_card(KMeansEBM, BinaryVector(dim), "synthetic2d", **changes)
 
 
 def random_model(dim: int, num_centres: int, beta: float = 2.0) -> KMeansEBM:
@@ -149,6 +135,6 @@ def test_more_centres_than_points_are_refused() -> None:
 def test_the_card_states_what_the_model_offers() -> None:
     for task in ("synthetic2d", "dynamic_mnist"):
         for track in ("smoke", "small", "medium", "paper"):
-            KMeansEBM.Config(**card().resolve(task, track))
+            KMeansEBM.Config(**card_of(KMeansEBM).resolve(task, track))
     model = random_model(6, 5)
-    assert {c for c in CAPABILITIES if offers(model, c)} == set(card().capabilities)
+    assert {c for c in CAPABILITIES if offers(model, c)} == set(card_of(KMeansEBM).capabilities)

@@ -4,72 +4,33 @@ from __future__ import annotations
 
 import itertools
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
+from building import card_of, from_card, rng
 from gmbench.baselines.autoregressive.lstm import model as lstm_model
 from gmbench.baselines.autoregressive.lstm.model import LSTM
 from gmbench.baselines.tokens import finished, shifted
 from gmbench.errors import MissingCapability, UserError
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import TokenSequence
 from gmbench.training import Trainer
+from sentences import every_sequence, ragged, sharpened
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "autoregressive" / "lstm"
 TINY = TokenSequence(4, 5)
 SENTENCES = TokenSequence(6, 16)
 STREAM = TokenSequence(7, 12, ends=False)
 
 
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
-
 def build(space: TokenSequence, **changes: Any) -> LSTM:
-    config = LSTM.Config(**(card().resolve("pcfg", "smoke") | changes))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return LSTM(config, space)
+    return from_card(LSTM, space, "pcfg", **changes)
 
 
 def sharp(space: TokenSequence, **changes: Any) -> LSTM:
-    """A model with large random weights, far from uniform, which are also those that are kept."""
-    model = build(space, **({"num_layers": 2, "embedding": 8, "hidden": 8} | changes))
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        for parameter in model.network.parameters():
-            nn.init.normal_(parameter, std=0.8)
-    model.best.network.load_state_dict(model.network.state_dict())
-    return model
-
-
-def sequences(space: TokenSequence) -> Tensor:
-    """Every sequence of a tiny space, ended or cut off at its length, (N, T)."""
-    ends = [
-        [*words, 1] + [0] * (space.max_length - 1 - num)
-        for num in range(space.max_length)
-        for words in itertools.product(range(2, space.vocab_size), repeat=num)
-    ]
-    cut = [list(words) for words in itertools.product(range(2, space.vocab_size), repeat=space.max_length)]
-    return torch.tensor(ends + cut)
-
-
-def ragged(num: int, space: TokenSequence, seed: int = 0) -> Tensor:
-    """Random sequences of all lengths."""
-    x = torch.randint(2, space.vocab_size, (num, space.max_length), generator=rng(seed))
-    x[torch.arange(num), torch.arange(num) % space.max_length] = space.EOS
-    return finished(x)
+    return sharpened(build(space, **({"num_layers": 2, "embedding": 8, "hidden": 8} | changes)), std=0.8)
 
 
 @torch.no_grad()
@@ -109,7 +70,7 @@ def test_scores_are_those_of_the_cells_written_out(tied: bool, monkeypatch: pyte
 
 
 def test_probabilities_of_all_sequences_sum_to_one() -> None:
-    model, x = sharp(TINY), sequences(TINY)
+    model, x = sharp(TINY), every_sequence(TINY)
     log_p = model.log_prob(x, rng=rng()).double()
     assert log_p.std() > 0.7
     assert float(log_p.exp().sum()) == pytest.approx(1, abs=1e-5)
@@ -143,7 +104,7 @@ def test_samples_follow_the_probabilities() -> None:
     model, num = sharp(TINY), 20_000
     x = model.sample(num, rng=rng(6))
     TINY.validate(x)
-    states = sequences(TINY)
+    states = every_sequence(TINY)
     p = model.log_prob(states, rng=rng()).double().exp()
     code = 4 ** torch.arange(5)
     keys, place = torch.unique(finished(states) @ code, return_inverse=True)  # what is cut off gets its end
@@ -210,9 +171,9 @@ def test_tied_sizes_must_agree() -> None:
 
 def test_the_card_agrees_with_the_config_and_the_model() -> None:
     for task, track in itertools.product(("pcfg", "ptb"), ("smoke", "small", "medium", "paper")):
-        LSTM.Config(**card().resolve(task, track))
+        LSTM.Config(**card_of(LSTM).resolve(task, track))
     model = build(SENTENCES)
-    assert {name for name in CAPABILITIES if offers(model, name)} == set(card().capabilities)
+    assert {name for name in CAPABILITIES if offers(model, name)} == set(card_of(LSTM).capabilities)
 
 
 def test_a_condition_is_declined() -> None:

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from torch.distributions import kl_divergence
 from torch.nn.functional import log_softmax
 
+from building import card_of, from_card, rng
 from gmbench.baselines.latent.lstm_vae import model as module
 from gmbench.baselines.latent.lstm_vae.aggressive import Aggressive, at_rest
 from gmbench.baselines.latent.lstm_vae.model import LSTMVAE
@@ -22,32 +23,17 @@ from gmbench.errors import MissingCapability, UserError
 from gmbench.metrics.importance_bound import evidence_bound, importance_bound
 from gmbench.metrics.mutual_information import mutual_information
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import TokenSequence
 from gmbench.tasks.language.latent_language.language import ProbitPolya
 from gmbench.training import Gradient, Interrupted, Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "latent" / "lstm_vae"
 SPACE = TokenSequence(6, 8)
 TINY = {"latent_dim": 2, "embedding": 6, "hidden": 12, "num_steps": 30, "batch_size": 8, "validate_every": 10}
 POLYA = ProbitPolya(2, 6, interleaved=False, num_latents=2)
 
 
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
-
 def build(space: TokenSequence = SPACE, preset: str = "", **changes: Any) -> LSTMVAE:
-    config = LSTMVAE.Config(**{**card().resolve("latent_language", "smoke", preset), **TINY, **changes})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return LSTMVAE(config, space)
+    return from_card(LSTMVAE, space, "latent_language", preset, **{**TINY, **changes})
 
 
 def sharp(**changes: Any) -> LSTMVAE:
@@ -373,12 +359,12 @@ def test_resuming_anywhere_gives_the_same_bits(preset: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("preset", ["", "cyclical", "free_bits", "aggressive", "fix"])
 def test_the_card_agrees_with_the_config_and_the_model(preset: str) -> None:
-    assert set(card().presets) == {"cyclical", "free_bits", "aggressive", "fix"}
+    assert set(card_of(LSTMVAE).presets) == {"cyclical", "free_bits", "aggressive", "fix"}
     for task in ("latent_language", "pcfg", "ptb", "other"):
         for track in ("smoke", "small", "medium", "paper"):
-            LSTMVAE.Config(**card().resolve(task, track, preset))
+            LSTMVAE.Config(**card_of(LSTMVAE).resolve(task, track, preset))
     model = build(preset=preset)
-    assert {name for name in CAPABILITIES if offers(model, name)} == set(card().capabilities)
+    assert {name for name in CAPABILITIES if offers(model, name)} == set(card_of(LSTMVAE).capabilities)
     assert model.prior().event_shape == model.posterior(sentences(3)).event_shape == (2,)
 
 

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
+from building import card_of, rng
 from gmbench.baselines.autoregressive.made.model import MADE, bit_order
 from gmbench.baselines.autoregressive.made.network import MaskedNetwork
 from gmbench.errors import UserError
 from gmbench.model import Data
-from gmbench.plugin import ModelCard, read_manifest
+from gmbench.samplers.transition_matrix import all_states
 from gmbench.spaces import BinaryVector
 from gmbench.training import Trainer
-
-FOLDER = Path(__file__).parents[2] / "baselines" / "autoregressive" / "made"
-
-
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def all_states(dim: int) -> Tensor:
-    return torch.tensor(list(itertools.product((0.0, 1.0), repeat=dim)))
 
 
 def network(dim: int, *, seed: int = 0, hidden: int = 24, num_layers: int = 2, direct: bool = True) -> MaskedNetwork:
@@ -40,15 +29,13 @@ def network(dim: int, *, seed: int = 0, hidden: int = 24, num_layers: int = 2, d
 
 
 def config(**changes: Any) -> MADE.Config:
-    card = read_manifest(FOLDER)
-    assert isinstance(card, ModelCard)
-    return MADE.Config(**(card.resolve("synthetic2d", "smoke") | changes))
+    return MADE.Config(**(card_of(MADE).resolve("synthetic2d", "smoke") | changes))
 
 
 @pytest.mark.parametrize("hidden, num_layers, direct", [(24, 1, False), (24, 2, True), (5, 3, False)])
 def test_probabilities_sum_to_one(hidden: int, num_layers: int, direct: bool) -> None:
     net = network(10, hidden=hidden, num_layers=num_layers, direct=direct)
-    log_p = net.log_prob(all_states(10)).detach().double()
+    log_p = net.log_prob(all_states(10).float()).detach().double()
     assert log_p.std() > 1.0  # far from uniform
     assert float(log_p.exp().sum()) == pytest.approx(1.0, abs=1e-5)
 
@@ -56,7 +43,7 @@ def test_probabilities_sum_to_one(hidden: int, num_layers: int, direct: bool) ->
 def test_output_k_sees_exactly_the_bits_before_it() -> None:
     dim = 7
     net = network(dim, hidden=60)
-    x = all_states(dim)[torch.randint(2**dim, (40,), generator=rng())].requires_grad_()
+    x = all_states(dim).float()[torch.randint(2**dim, (40,), generator=rng())].requires_grad_()
     for k in range(dim):
         (grad,) = torch.autograd.grad(net.logits(x)[:, net.order[k]].sum(), x)
         sees = grad.abs().sum(0)[net.order] > 0
@@ -67,7 +54,7 @@ def test_output_k_sees_exactly_the_bits_before_it() -> None:
 def test_samples_follow_the_probabilities(hidden: int, num_layers: int) -> None:
     dim, num = 6, 40_000
     net = network(dim, seed=1, hidden=hidden, num_layers=num_layers)
-    states = all_states(dim)
+    states = all_states(dim).float()
     p = net.log_prob(states).detach().double().exp()
     x = net.sample(num, rng=rng(2))
     BinaryVector(dim).validate(x)
@@ -91,7 +78,7 @@ def test_a_network_refuses_what_is_no_order() -> None:
 def target_data(space: BinaryVector, num_train: int | None) -> tuple[Data, Tensor]:
     """Data of a known distribution on 4 bits, and its probabilities."""
     p = torch.softmax(2 * torch.randn(16, generator=rng(11), dtype=torch.float64), 0)
-    states = all_states(4)
+    states = all_states(4).float()
 
     def fresh(num: int, rng: Generator) -> Tensor:
         return states[torch.multinomial(p, num, replacement=True, generator=rng)]
@@ -110,7 +97,7 @@ def test_training_finds_a_known_distribution() -> None:
     torch.manual_seed(0)
     model = MADE(config(hidden=32, num_steps=400, batch_size=128, learning_rate=1e-2, validate_every=50), space)
     Trainer(seed=0).fit(model, data)
-    log_q = model.log_prob(all_states(4), rng=rng()).double()
+    log_q = model.log_prob(all_states(4).float(), rng=rng()).double()
     kl = float((p * (p.log() - log_q)).sum())
     uniform = float((p * (p.log() + 4 * torch.tensor(2.0).log())).sum())
     assert kl < 0.02 < 0.3 < uniform
@@ -133,6 +120,4 @@ def test_the_best_weights_on_validation_data_are_the_model() -> None:
 @pytest.mark.parametrize("task", ["ising", "synthetic2d"])
 @pytest.mark.parametrize("track", ["smoke", "small", "medium", "paper"])
 def test_the_card_agrees_with_the_config(task: str, track: str) -> None:
-    card = read_manifest(FOLDER)
-    assert isinstance(card, ModelCard)
-    MADE.Config(**card.resolve(task, track))
+    MADE.Config(**card_of(MADE).resolve(task, track))

@@ -4,42 +4,30 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load, save
-from torch import Generator, Tensor
+from torch import Tensor
 
+from building import card_of, from_card, rng
 from gmbench.baselines.autoregressive.ngram_kneser_ney.counting import count_ngrams
 from gmbench.baselines.autoregressive.ngram_kneser_ney.lookup import token_probs
 from gmbench.baselines.autoregressive.ngram_kneser_ney.model import NGramKneserNey
 from gmbench.baselines.autoregressive.ngram_kneser_ney.smoothing import adjusted_counts, discounts, kneser_ney
 from gmbench.errors import MissingCapability
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import TokenSequence
 from gmbench.training import Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "autoregressive" / "ngram_kneser_ney"
 PAD, EOS, V, T = 0, 1, 9, 12
 SPACE = TokenSequence(V, T)
 STREAM = TokenSequence(V, T, ends=False)
 
 
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
-
 def build(space: TokenSequence, **changes: Any) -> NGramKneserNey:
-    return NGramKneserNey(NGramKneserNey.Config(**{**card().resolve("pcfg", "smoke"), **changes}), space)
+    return from_card(NGramKneserNey, space, "pcfg", **changes)
 
 
 def corpus(num: int, seed: int = 0, space: TokenSequence = SPACE) -> Tensor:
@@ -254,8 +242,8 @@ def test_the_validation_likelihood_chooses_among_orders() -> None:
 def test_the_card_agrees_with_the_code(track: str) -> None:
     for task in ("pcfg", "ptb", "latent_language"):
         for preset in ("", "modified"):
-            NGramKneserNey.Config(**card().resolve(task, track, preset))
-    assert {c for c in CAPABILITIES if offers(build(SPACE), c)} == set(card().capabilities)
+            NGramKneserNey.Config(**card_of(NGramKneserNey).resolve(task, track, preset))
+    assert {c for c in CAPABILITIES if offers(build(SPACE), c)} == set(card_of(NGramKneserNey).capabilities)
 
 
 def test_a_condition_is_declined() -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.distributions import kl_divergence
 from torch.nn.functional import gelu, layer_norm, log_softmax
 
+from building import card_of, from_card, rng
 from gmbench.baselines.autoregressive.gpt.model import GPT
 from gmbench.baselines.latent.optimus import model as module
 from gmbench.baselines.latent.optimus.model import Optimus
@@ -23,43 +24,26 @@ from gmbench.errors import MissingCapability, UserError
 from gmbench.metrics.importance_bound import evidence_bound, importance_bound
 from gmbench.model import CAPABILITIES, Data, Model, offers
 from gmbench.plan import Request, make_plan
-from gmbench.plugin import ModelCard, read_manifest
+from gmbench.plugin import ModelCard
 from gmbench.registry import discover
 from gmbench.runner import Options, load_fitted, new_model, run
 from gmbench.spaces import TokenSequence
 from gmbench.tasks.language.latent_language.language import ProbitPolya
 from gmbench.training import Trainer
 
-BASELINES = Path(__file__).parents[2] / "baselines"
 SPACE = TokenSequence(6, 8)
 TINY = TokenSequence(4, 3)
 SIZE = {"num_layers": 2, "dim": 8, "num_heads": 2}
 POLYA = ProbitPolya(2, 6, interleaved=False, num_latents=2)
 
 
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card(folder: str = "latent/optimus") -> ModelCard:
-    found = read_manifest(BASELINES / folder)
-    assert isinstance(found, ModelCard)
-    return found
-
-
 def build(space: TokenSequence = SPACE, **changes: Any) -> Optimus:
-    values = {**card().resolve("pcfg", "smoke"), **SIZE, "latent_dim": 2, **changes}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return Optimus(Optimus.Config(**values), space)
+    return from_card(Optimus, space, "pcfg", **{**SIZE, "latent_dim": 2, **changes})
 
 
 def parent(kind: type[GPT] | type[BERT], space: TokenSequence = SPACE, **changes: Any) -> Any:
     """A GPT or a BERT with large random weights, which are also those that it keeps."""
-    folder = "autoregressive/gpt" if kind is GPT else "masked/bert"
-    values = {**card(folder).resolve("pcfg", "smoke"), **SIZE, **changes}
-    model: Any = kind(kind.Config(**values), space)
-    return disturbed(model, seed=5)
+    return disturbed(from_card(kind, space, "pcfg", **{**SIZE, **changes}), seed=5)
 
 
 def disturbed(model: Any, seed: int = 0, std: float = 0.4) -> Any:
@@ -347,7 +331,7 @@ def test_only_full_bounds_and_the_last_step_are_candidates() -> None:
 
 @pytest.mark.parametrize("track", ["smoke", "small", "medium", "paper"])
 def test_the_card_s_sizes_are_those_of_its_inputs(track: str) -> None:
-    mine, registry = card(), discover()
+    mine, registry = card_of(Optimus), discover()
     assert set(mine.presets) == {"random"} and mine.inputs_for("pcfg", "random") == {}
     model = build()
     assert {name for name in CAPABILITIES if offers(model, name)} == set(mine.capabilities)

@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
+from building import card_of, from_card, rng
 from gmbench.baselines.autoregressive.pixelcnn.model import PixelCNN, image_shape
 from gmbench.baselines.autoregressive.pixelcnn.network import PixelNetwork
 from gmbench.baselines.autoregressive.pixelcnn.sampling import generate
 from gmbench.errors import UserError
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.samplers.transition_matrix import all_states, state_index
 from gmbench.spaces import BinaryVector
 from gmbench.training import Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "autoregressive" / "pixelcnn"
-
-
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
 
 def build(layout: tuple[int, ...], **changes: Any) -> PixelCNN:
-    config = PixelCNN.Config(**{**card().resolve("dynamic_mnist", "smoke"), **changes})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return PixelCNN(config, BinaryVector(math.prod(layout), layout))
+    return from_card(PixelCNN, BinaryVector(math.prod(layout), layout), "dynamic_mnist", **changes)
 
 
 def network(
@@ -163,5 +147,5 @@ def test_any_layout_of_two_axes_is_an_image() -> None:
 @pytest.mark.parametrize("track", ["smoke", "small", "medium", "paper"])
 def test_the_card_agrees_with_the_code(track: str) -> None:
     for task in ("dynamic_mnist", "synthetic2d", "ising"):
-        PixelCNN.Config(**card().resolve(task, track))
-    assert {c for c in CAPABILITIES if offers(build((4, 4)), c)} == set(card().capabilities)
+        PixelCNN.Config(**card_of(PixelCNN).resolve(task, track))
+    assert {c for c in CAPABILITIES if offers(build((4, 4)), c)} == set(card_of(PixelCNN).capabilities)

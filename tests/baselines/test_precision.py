@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from building import from_card, rng
 from gmbench.baselines.autoregressive.gpt.model import GPT
 from gmbench.baselines.autoregressive.lstm.model import LSTM
 from gmbench.baselines.autoregressive.seq2seq_attention.model import AttentiveSeq2Seq
@@ -22,17 +22,11 @@ from gmbench.baselines.masked.bert.model import BERT
 from gmbench.baselines.precision import full_precision
 from gmbench.baselines.tokens import finished
 from gmbench.model import Data
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import TokenPair, TokenSequence
 from gmbench.training import Trainer
 
-BASELINES = Path(__file__).parents[2] / "baselines"
 SPACE = TokenSequence(9, 10)
 PAIRS = TokenPair(TokenSequence(8, 7), TokenSequence(9, 8))
-
-
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
 
 
 def sequences(num: int, space: TokenSequence, generator: Generator) -> Tensor:
@@ -47,13 +41,9 @@ def points(num: int, space: TokenSequence | TokenPair, generator: Generator) -> 
     return torch.cat([sequences(num, one, generator) for one in (space.source, space.target)], 1)
 
 
-def build(kind: Any, folder: str, space: TokenSequence | TokenPair = SPACE, **changes: Any) -> Any:
-    card = read_manifest(BASELINES / folder)
-    assert isinstance(card, ModelCard)
+def build(kind: Any, space: TokenSequence | TokenPair = SPACE, **changes: Any) -> Any:
     task = "pcfg" if isinstance(space, TokenSequence) else "seq2seq_cipher"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return kind(kind.Config(**card.resolve(task, "smoke") | changes), space)
+    return from_card(kind, space, task, **changes)
 
 
 def data(space: TokenSequence | TokenPair) -> Data:
@@ -99,19 +89,19 @@ def validation(model: Any) -> Tensor:
 
 
 NEURAL = [
-    (GPT, "autoregressive/gpt", SPACE),
-    (LSTM, "autoregressive/lstm", SPACE),
-    (BERT, "masked/bert", SPACE),
-    (LSTMVAE, "latent/lstm_vae", SPACE),
-    (Optimus, "latent/optimus", SPACE),
-    (AttentiveSeq2Seq, "autoregressive/seq2seq_attention", PAIRS),
-    (EncoderDecoder, "autoregressive/transformer", PAIRS),
+    (GPT, SPACE),
+    (LSTM, SPACE),
+    (BERT, SPACE),
+    (LSTMVAE, SPACE),
+    (Optimus, SPACE),
+    (AttentiveSeq2Seq, PAIRS),
+    (EncoderDecoder, PAIRS),
 ]
 
 
-@pytest.mark.parametrize(("kind", "folder", "space"), NEURAL)
-def test_validation_under_autocast_is_that_without(kind: Any, folder: str, space: TokenSequence | TokenPair) -> None:
-    model = build(kind, folder, space)
+@pytest.mark.parametrize(("kind", "space"), NEURAL)
+def test_validation_under_autocast_is_that_without(kind: Any, space: TokenSequence | TokenPair) -> None:
+    model = build(kind, space)
     with torch.no_grad():
         for index, parameter in enumerate(model.network.parameters()):
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=rng(index)))
@@ -121,11 +111,9 @@ def test_validation_under_autocast_is_that_without(kind: Any, folder: str, space
     assert expected.isfinite() and found.equal(expected)
 
 
-@pytest.mark.parametrize(("kind", "folder", "space"), NEURAL)
-def test_weights_of_a_mixed_fit_have_the_loss_they_were_chosen_by(
-    kind: Any, folder: str, space: TokenSequence | TokenPair
-) -> None:
-    model, losses = build(kind, folder, space, num_steps=6, validate_every=6), []
+@pytest.mark.parametrize(("kind", "space"), NEURAL)
+def test_weights_of_a_mixed_fit_have_the_loss_they_were_chosen_by(kind: Any, space: TokenSequence | TokenPair) -> None:
+    model, losses = build(kind, space, num_steps=6, validate_every=6), []
     offer = model.best.offer
     model.best.offer = lambda network, loss: (losses.append(loss), offer(network, loss))
     before = [parameter.detach().clone() for parameter in model.network.parameters()]
@@ -142,7 +130,7 @@ def test_weights_of_a_mixed_fit_have_the_loss_they_were_chosen_by(
 
 
 def test_expectation_maximisation_is_the_same_in_mixed_precision() -> None:
-    plain, mixed = build(HMM, "latent/hmm"), build(HMM, "latent/hmm")
+    plain, mixed = build(HMM), build(HMM)
     Trainer(seed=0).fit(plain, data(SPACE))
     Trainer(seed=0, precision="bf16-mixed").fit(mixed, data(SPACE))
     for name, tensor in plain.state_dict().items():

@@ -10,32 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from building import card_of, from_card, rng
 from gmbench.baselines.energy.rbm.model import RBM
 from gmbench.metrics.harmonium import exact_log_partition
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.samplers.transition_matrix import all_states, state_index
 from gmbench.spaces import BinaryVector
 from gmbench.training import Interrupted, Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "energy" / "rbm"
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
 
 def build(dim: int, task: str = "synthetic2d", **changes: Any) -> RBM:
-    config = RBM.Config(**{**card().resolve(task, "smoke"), **changes})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return RBM(config, BinaryVector(dim))
+    return from_card(RBM, BinaryVector(dim), task, **changes)
 
 
 def random_machine(dim: int, num_hidden: int, scale: float = 1.0) -> RBM:
@@ -133,10 +118,10 @@ def test_the_exact_divergence_from_the_truth_falls(negatives: str, bound: float)
 @pytest.mark.parametrize(("task", "dim"), [("ising", 100), ("synthetic2d", 32)])
 def test_the_smoke_config_runs_and_offers_what_the_card_says(task: str, dim: int) -> None:
     for track in ("smoke", "small", "medium", "paper"):
-        RBM.Config(**card().resolve(task, track))
+        RBM.Config(**card_of(RBM).resolve(task, track))
     model = build(dim, task)
     Trainer(seed=0).fit(model, _bits(dim))
-    assert {c for c in CAPABILITIES if offers(model, c)} == set(card().capabilities)
+    assert {c for c in CAPABILITIES if offers(model, c)} == set(card_of(RBM).capabilities)
     samples = model.sample(5, rng=rng(2))
     model.space.validate(samples)
     assert model.energy(samples).shape == (5,)

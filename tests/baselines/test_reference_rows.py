@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from building import rng
 from gmbench.errors import MissingCapability, UserError
 from gmbench.model import Data, Model
 from gmbench.plugin import ModelCard, read_manifest
 from gmbench.registry import Plugin
+from gmbench.samplers.transition_matrix import all_states
 from gmbench.spaces import BinaryVector
 from gmbench.tasks.discrete.ising.lattice import couplings
 from gmbench.tasks.discrete.ising.samples import exact_samples
@@ -22,14 +23,6 @@ from gmbench.training import Call
 
 FOLDER = Path(__file__).parents[2] / "baselines" / "reference"
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/plugin.toml"))
-
-
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def all_states(dim: int) -> Tensor:
-    return torch.tensor(list(itertools.product((0.0, 1.0), repeat=dim)))
 
 
 def build(name: str, space: BinaryVector, task: str, **changes: Any) -> Model:
@@ -78,7 +71,7 @@ def test_uniform_is_uniform() -> None:
     x = model.sample(4000, rng=rng())
     space.validate(x)
     assert (x.mean(0) - 0.5).abs().max() < 0.04  # 5 standard errors
-    assert torch.allclose(model.log_prob(all_states(8), rng=rng()).exp().sum(), torch.tensor(1.0))
+    assert torch.allclose(model.log_prob(all_states(8).float(), rng=rng()).exp().sum(), torch.tensor(1.0))
 
 
 def test_independent_bits_follow_laplace_and_sum_to_one() -> None:
@@ -86,7 +79,7 @@ def test_independent_bits_follow_laplace_and_sum_to_one() -> None:
     train = (torch.rand(50, 5, generator=rng(3)) < torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0])).float()
     model = fit(build("independent_bits", space, "ising"), fixed(space, train))
     p = (train.sum(0) + 1) / 52
-    states = all_states(5)
+    states = all_states(5).float()
     expected = torch.where(states > 0, p, 1 - p).prod(1)
     assert torch.allclose(model.log_prob(states, rng=rng()).exp(), expected, rtol=1e-5)
     assert expected.sum() == pytest.approx(1.0, abs=1e-6)
@@ -112,7 +105,7 @@ def test_histogram_matches_counts_and_sums_to_one() -> None:
     space = BinaryVector(8, (2, 4))
     train = (torch.rand(300, 8, generator=rng(5)) < torch.linspace(0.2, 0.8, 8)).float()
     model = fit(build("histogram", space, "synthetic2d", bits_per_axis=(2,)), fixed(space, train))
-    states = all_states(8)
+    states = all_states(8).float()
     p = model.log_prob(states, rng=rng()).double().exp()
     assert float(p.sum()) == pytest.approx(1.0, abs=1e-6)
     x = torch.tensor([[1.0, 0, 0, 1, 0, 1, 1, 0]])
@@ -131,7 +124,7 @@ def test_histogram_samples_have_its_probabilities() -> None:
     x = model.sample(num, rng=rng(7))
     space.validate(x)
     index = (x @ 2.0 ** torch.arange(5, -1, -1)).long()
-    p = model.log_prob(all_states(6), rng=rng()).double().exp()
+    p = model.log_prob(all_states(6).float(), rng=rng()).double().exp()
     z = (torch.bincount(index, minlength=64) / num - p) / (p * (1 - p) / num).sqrt()
     assert z.abs().max() < 5 and z.square().mean() == pytest.approx(1.0, abs=0.6)
 

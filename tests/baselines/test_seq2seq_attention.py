@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,34 +10,20 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import log_softmax
 
+from building import card_of, from_card, rng
 from gmbench.baselines.autoregressive.seq2seq_attention import model as module
 from gmbench.baselines.autoregressive.seq2seq_attention.model import AttentiveSeq2Seq
 from gmbench.errors import MissingCapability
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import TokenPair, TokenSequence
 from gmbench.training import Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "autoregressive" / "seq2seq_attention"
 SPACE = TokenPair(TokenSequence(8, 7), TokenSequence(9, 8))  # six words, seven, and targets may be longer
 TINY = {"embedding": 6, "hidden": 8, "alignment": 5, "maxout": 7, "num_steps": 10, "batch_size": 8, "validate_every": 5}
 
 
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
-
 def build(space: TokenPair = SPACE, **changes: Any) -> AttentiveSeq2Seq:
-    config = AttentiveSeq2Seq.Config(**{**card().resolve("seq2seq_cipher", "smoke"), **TINY, **changes})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return AttentiveSeq2Seq(config, space)
+    return from_card(AttentiveSeq2Seq, space, "seq2seq_cipher", **{**TINY, **changes})
 
 
 def sharp(**changes: Any) -> AttentiveSeq2Seq:
@@ -231,6 +216,6 @@ def test_a_reversal_is_learned_and_attention_finds_where_each_word_came_from() -
 @pytest.mark.parametrize("task", ["seq2seq_cipher", "another"])
 def test_the_card_agrees_with_the_config_and_the_model(task: str) -> None:
     for track in ("smoke", "small", "medium", "paper"):
-        AttentiveSeq2Seq.Config(**card().resolve(task, track))
+        AttentiveSeq2Seq.Config(**card_of(AttentiveSeq2Seq).resolve(task, track))
     model = build()
-    assert {name for name in CAPABILITIES if offers(model, name)} == set(card().capabilities)
+    assert {name for name in CAPABILITIES if offers(model, name)} == set(card_of(AttentiveSeq2Seq).capabilities)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,30 +12,17 @@ from sklearn.decomposition import sparse_encode
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from building import card_of, from_card, rng
 from gmbench.baselines.energy.sparse_coding.model import SparseCoding
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.samplers.target import flipped
 from gmbench.samplers.transition_matrix import all_states, state_index
 from gmbench.spaces import BinaryVector
 from gmbench.training import Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "energy" / "sparse_coding"
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
 
 def build(dim: int, **changes: Any) -> SparseCoding:
-    config = SparseCoding.Config(**{**card().resolve("synthetic2d", "smoke"), **changes})
-    return SparseCoding(config, BinaryVector(dim))
+    return from_card(SparseCoding, BinaryVector(dim), "synthetic2d", **changes)
 
 
 def random_model(dim: int, num_atoms: int, **changes: Any) -> SparseCoding:
@@ -157,5 +143,5 @@ def test_a_fit_depends_on_its_seed_alone() -> None:
 def test_the_card_states_what_the_model_offers() -> None:
     for task in ("synthetic2d", "dynamic_mnist"):
         for track in ("smoke", "small", "medium", "paper"):
-            SparseCoding.Config(**card().resolve(task, track))
-    assert {c for c in CAPABILITIES if offers(build(6), c)} == set(card().capabilities)
+            SparseCoding.Config(**card_of(SparseCoding).resolve(task, track))
+    assert {c for c in CAPABILITIES if offers(build(6), c)} == set(card_of(SparseCoding).capabilities)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from building import rng
 from gmbench.baselines.energy.energies import MLPEnergy, QuadraticEnergy
 from gmbench.baselines.energy.sparsity import GRID, Draw, Sparsity, rows_of
 from gmbench.errors import MissingCapability, UserError
@@ -14,10 +15,6 @@ from gmbench.spaces import BinaryVector
 from gmbench.tasks.discrete.ising.pseudo_likelihood import fit_l1
 from gmbench.tasks.discrete.ising.samples import exact_samples
 from gmbench.training import Gradient, Step, Trainer, linear_decay
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 class PseudoLikelihood(Model):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from building import rng
 from gmbench.errors import MissingCapability
 from gmbench.model import Data, Model
 from gmbench.plan import Request, make_plan
@@ -18,15 +18,12 @@ from gmbench.plugin import ModelCard, read_manifest
 from gmbench.registry import Plugin
 from gmbench.runner import data_for, make_task
 from gmbench.spaces import Space, TokenPair, TokenSequence
+from sentences import every_sentence
 
 FOLDER = Path(__file__).parents[2] / "baselines" / "reference"
 SENTENCES = TokenSequence(5, 4)
 STREAM = TokenSequence(5, 4, ends=False)
 PAIRS = TokenPair(TokenSequence(7, 3), SENTENCES)
-
-
-def rng(seed: int = 0) -> Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def build(name: str, space: Space, truth: Any = None) -> Model:
@@ -39,17 +36,9 @@ def build(name: str, space: Space, truth: Any = None) -> Model:
     return model
 
 
-def all_sentences(space: TokenSequence) -> Tensor:
-    rows = []
-    for num in range(space.max_length):
-        for words in itertools.product(range(2, space.vocab_size), repeat=num):
-            rows.append([*words, 1, *[0] * (space.max_length - num - 1)])
-    return torch.tensor(rows)
-
-
 def test_uniform_tokens_have_one_probability_each() -> None:
     model = build("uniform_tokens", SENTENCES)
-    x = all_sentences(SENTENCES)
+    x = every_sentence(SENTENCES)
     by_token = model.token_log_prob(x)
     assert torch.equal(by_token != 0, x != 0)
     assert by_token[x != 0].tolist() == pytest.approx([-math.log(4)] * int((x != 0).sum()))
@@ -63,7 +52,7 @@ def test_uniform_samples_follow_the_probabilities() -> None:
     model = build("uniform_tokens", SENTENCES)
     x = model.sample(20_000, rng=rng(1))
     SENTENCES.validate(x)
-    rows = all_sentences(SENTENCES)
+    rows = every_sentence(SENTENCES)
     index = {tuple(row): number for number, row in enumerate(rows.tolist())}
     counts = torch.tensor([index[tuple(row)] for row in x.tolist()]).bincount(minlength=len(rows)).double()
     p = model.log_prob(rows, rng=rng()).double().exp()

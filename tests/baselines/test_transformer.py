@@ -6,15 +6,12 @@ import math
 
 import pytest
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
+from building import rng
 from gmbench.baselines.transformer import INITIAL_STD, Block, Transformer
 
 DIM, HEADS = 24, 3
-
-
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

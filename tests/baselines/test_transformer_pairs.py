@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 
+from building import card_of, from_card, rng
 from gmbench.baselines.autoregressive.transformer import model as module
 from gmbench.baselines.autoregressive.transformer.model import EncoderDecoder
 from gmbench.baselines.autoregressive.transformer.network import TranslationNetwork, waves
@@ -18,11 +18,9 @@ from gmbench.baselines.autoregressive.vocabulary import by_quantiles, draw
 from gmbench.baselines.tokens import finished
 from gmbench.errors import MissingCapability, UserError
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import TokenPair, TokenSequence
 from gmbench.training import Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "autoregressive" / "transformer"
 SPACE = TokenPair(TokenSequence(8, 7), TokenSequence(9, 8))  # six words, seven, and targets may be longer
 STREAM = TokenPair(TokenSequence(8, 7), TokenSequence(9, 8, ends=False))
 TINY = TokenPair(TokenSequence(5, 4), TokenSequence(4, 5))
@@ -30,21 +28,8 @@ SIZES = {"num_layers": 2, "dim": 24, "num_heads": 3}
 NOISE, NUM_WORDS = 0.1, 4
 
 
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
-
 def build(space: TokenPair = SPACE, **changes: Any) -> EncoderDecoder:
-    config = EncoderDecoder.Config(**{**card().resolve("seq2seq_cipher", "smoke"), **SIZES, **changes})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return EncoderDecoder(config, space)
+    return from_card(EncoderDecoder, space, "seq2seq_cipher", **{**SIZES, **changes})
 
 
 def sharp(space: TokenPair = SPACE) -> EncoderDecoder:
@@ -320,8 +305,8 @@ def test_a_noisy_cipher_is_learned_to_near_its_entropy() -> None:
 @pytest.mark.parametrize("task", ["seq2seq_cipher", "another"])
 def test_the_card_agrees_with_the_config_and_the_model(task: str) -> None:
     for track in ("smoke", "small", "medium", "paper"):
-        EncoderDecoder(EncoderDecoder.Config(**card().resolve(task, track) | SIZES), SPACE)
-    assert {name for name in CAPABILITIES if offers(build(), name)} == set(card().capabilities)
+        EncoderDecoder(EncoderDecoder.Config(**card_of(EncoderDecoder).resolve(task, track) | SIZES), SPACE)
+    assert {name for name in CAPABILITIES if offers(build(), name)} == set(card_of(EncoderDecoder).capabilities)
 
 
 @torch.no_grad()

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
+from building import card_of, from_card, rng
 from gmbench.baselines.reference.unigram.model import Unigram
 from gmbench.errors import MissingCapability
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.spaces import TokenSequence
 from gmbench.training import Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "reference" / "unigram"
 TRAIN = torch.tensor([[2, 2, 3, 1, 0], [2, 1, 0, 0, 0], [1, 0, 0, 0, 0]])
-
-
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
 
 
 def fitted(train: Tensor, *, ends: bool = True) -> Unigram:
     space = TokenSequence(5, train.shape[1], ends=ends)
-    model = Unigram(Unigram.Config(**card().resolve("pcfg", "small")), space)
+    model = from_card(Unigram, space, "pcfg")
     Trainer().fit(model, Data(space, train, lambda num, g: train[:num], train))
     return model
 
@@ -68,8 +56,8 @@ def test_rows_of_a_stream_are_full() -> None:
 
 
 def test_the_card_agrees_with_the_code() -> None:
-    assert {c for c in CAPABILITIES if offers(fitted(TRAIN), c)} == set(card().capabilities)
-    assert card().role == "reference"
+    assert {c for c in CAPABILITIES if offers(fitted(TRAIN), c)} == set(card_of(Unigram).capabilities)
+    assert card_of(Unigram).role == "reference"
 
 
 def test_a_condition_is_declined() -> None:

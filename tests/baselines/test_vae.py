@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,36 +12,22 @@ from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 from torch.nn.functional import softplus
 
+from building import card_of, from_card, rng
 from gmbench.baselines.latent import bits
 from gmbench.baselines.latent.networks import NetworkConfig, build_decoder, build_encoder
 from gmbench.baselines.latent.vae.model import VAE
 from gmbench.errors import UserError
 from gmbench.model import CAPABILITIES, Data, offers
-from gmbench.plugin import ModelCard, read_manifest
 from gmbench.samplers.transition_matrix import all_states, state_index
 from gmbench.spaces import BinaryVector
 from gmbench.training import Trainer
 
-FOLDER = Path(__file__).parents[2] / "baselines" / "latent" / "vae"
 SMALL = BinaryVector(6, (2, 3))
 IMAGE = BinaryVector(16, (4, 4))
 
 
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def card() -> ModelCard:
-    found = read_manifest(FOLDER)
-    assert isinstance(found, ModelCard)
-    return found
-
-
 def build(space: BinaryVector, **changes: Any) -> VAE:
-    config = VAE.Config(**{**card().resolve("dynamic_mnist", "smoke"), "latent_dim": 2, "hidden": 20, **changes})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return VAE(config, space)
+    return from_card(VAE, space, "dynamic_mnist", **{"latent_dim": 2, "hidden": 20, **changes})
 
 
 def sharp(space: BinaryVector, **changes: Any) -> VAE:
@@ -286,12 +271,12 @@ def test_bits_are_drawn_with_their_probabilities() -> None:
 
 @pytest.mark.parametrize("preset", ["", "conv", "cyclical", "free_bits"])
 def test_the_card_agrees_with_the_config_and_the_model(preset: str) -> None:
-    assert set(card().presets) == {"conv", "cyclical", "free_bits"}
+    assert set(card_of(VAE).presets) == {"conv", "cyclical", "free_bits"}
     for task in ("dynamic_mnist", "ising", "synthetic2d"):
         for track in ("smoke", "small", "medium", "paper"):
-            VAE.Config(**card().resolve(task, track, preset))
-    model = VAE(VAE.Config(**card().resolve("dynamic_mnist", "smoke", preset)), IMAGE)
-    assert {name for name in CAPABILITIES if offers(model, name)} == set(card().capabilities)
+            VAE.Config(**card_of(VAE).resolve(task, track, preset))
+    model = VAE(VAE.Config(**card_of(VAE).resolve("dynamic_mnist", "smoke", preset)), IMAGE)
+    assert {name for name in CAPABILITIES if offers(model, name)} == set(card_of(VAE).capabilities)
     x = model.sample(3, rng=rng())
     torch.testing.assert_close(model.encode(x), model.posterior(x).mean)
     torch.testing.assert_close(model.reconstruct(x), model.decode(model.encode(x)))

@@ -6,19 +6,16 @@ import math
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
+from building import rng
 from gmbench.metrics import harmonium
 from gmbench.metrics.ais import Schedule
 from gmbench.metrics.harmonium import ais_harmonium, exact_log_partition, log_density, raise_harmonium
 from gmbench.metrics.likelihood import nll
 from gmbench.metrics.log_partition import binary_states, enumerate_log_partition
 from gmbench.model import Harmonium
-
-
-def rng(seed: int = 0) -> Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def machine(num_visible: int, num_hidden: int, scale: float, seed: int = 0) -> Harmonium:

@@ -20,14 +20,11 @@ from torch.distributions import (
 )
 from torch.nn.functional import logsigmoid
 
+from building import rng
 from gmbench.errors import MissingCapability
 from gmbench.metrics.importance_bound import evidence_bound, importance_bound
 
 DIM = 12
-
-
-def rng(seed: int = 0) -> Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def gaussian(mean: Tensor, std: Tensor) -> Independent:

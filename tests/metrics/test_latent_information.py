@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
+from building import rng
 from gmbench.errors import MissingCapability
 from gmbench.metrics import latent_information
 from gmbench.metrics import mutual_information as products
@@ -23,10 +24,6 @@ from gmbench.metrics.latent_information import (
 from gmbench.metrics.mutual_information import mutual_information
 
 NOISE = 0.5
-
-
-def rng(seed: int = 0) -> Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def prior(num_latents: int) -> Independent:

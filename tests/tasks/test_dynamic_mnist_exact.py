@@ -11,6 +11,7 @@ import torch
 from scipy.stats import chisquare
 from torch import Generator, Tensor
 
+from building import rng
 from gmbench.model import HasHarmonium, HasLogProb, Samples
 from gmbench.samplers.transition_matrix import all_states, state_index
 from gmbench.tasks.images.dynamic_mnist.exact import ExactImages, NoisyBars, SmallHarmonium, bars_and_stripes
@@ -18,10 +19,6 @@ from gmbench.tasks.images.dynamic_mnist.exact import ExactImages, NoisyBars, Sma
 BARS, MACHINE = NoisyBars(), SmallHarmonium()
 BOTH = pytest.mark.parametrize("truth", [BARS, MACHINE], ids=["bars", "machine"])
 STATES = all_states(16)
-
-
-def rng(seed: int = 0) -> Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def p_value(x: Tensor, truth: ExactImages) -> float:

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from torch.distributions import Independent, Normal
 from torch.nn.functional import logsigmoid, softplus
 
+from building import rng
 from gmbench.errors import MissingCapability
 from gmbench.metrics.harmonium import exact_log_partition, log_density
 from gmbench.model import Harmonium, Likelihood
@@ -27,10 +28,6 @@ BUDGET = {
     "raise_chains": 2,
     "num_ascents": 200,
 }
-
-
-def rng(seed: int = 0) -> Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def machine(dim: int = DIM, hidden: int = 10, scale: float = 0.7, seed: int = 0) -> Harmonium:

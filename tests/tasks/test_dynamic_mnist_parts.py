@@ -10,13 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from building import rng
 from gmbench.tasks.images.dynamic_mnist.gallery import grid
 from gmbench.tasks.images.dynamic_mnist.outliers import bars_and_stripes, mirrored
 from gmbench.tasks.images.dynamic_mnist.probes import few_label_accuracy, probe_accuracy
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def clusters(num: int, seed: int, spread: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 from sklearn.datasets import load_digits
-from torch import Generator, Tensor
+from torch import Tensor
 
+from building import rng
 from gmbench import tasks
 from gmbench.errors import UserError
 from gmbench.tasks.images.dynamic_mnist import binarization
@@ -57,10 +58,6 @@ ALL = [pytest.param(name, marks=real(name)) for name in SIZES]
 
 def images(name: str) -> ImageSet:
     return load(name, lambda path: FOLDER / path)
-
-
-def rng(seed: int = 0) -> Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def parts(of: ImageSet) -> list[Tensor]:

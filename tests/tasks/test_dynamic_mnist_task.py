@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from building import rng
 from gmbench.errors import MissingCapability, UserError
 from gmbench.measuring import Measured, measure
 from gmbench.model import Data
@@ -18,10 +19,6 @@ from gmbench.plugin import TaskCard
 from gmbench.registry import discover
 from gmbench.runner import data_for, make_task
 from gmbench.task import Task
-
-
-def rng(seed: int = 0) -> Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @cache

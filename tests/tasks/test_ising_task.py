@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from building import rng
 from gmbench.errors import MissingCapability
 from gmbench.measuring import Measured, measure
 from gmbench.model import Likelihood
@@ -25,10 +26,6 @@ from gmbench.tasks.discrete.ising.task import Ising, Truth
 
 FOLDER = Path(__file__).parents[2] / "tasks" / "discrete" / "ising"
 SMALL = "lattice=4x4,sigma=0.2"
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def card() -> TaskCard:

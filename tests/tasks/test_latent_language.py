@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, special, stats
-from torch import Generator, Tensor
+from torch import Tensor
 
+from building import rng
 from gmbench.metrics.diagonal_gaussian import diagonal_gaussian
 from gmbench.metrics.importance_bound import evidence_bound, importance_bound
 from gmbench.metrics.latent_information import active_units, kl
@@ -19,10 +20,6 @@ from gmbench.tasks.language.latent_language.language import ONE, ZERO, ProbitPol
 from gmbench.tasks.language.latent_language.probit_beta import grid, log_posterior, matched_gaussians
 
 EOS, PAD = 1, 0
-
-
-def rng(seed: int = 0) -> Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def small(interleaved: bool) -> ProbitPolya:

@@ -11,12 +11,11 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from building import rng, task_of
 from gmbench.consistency import beats_the_truth
 from gmbench.estimate import Estimate
 from gmbench.measuring import Measured, measure
 from gmbench.model import Likelihood
-from gmbench.plugin import TaskCard
-from gmbench.registry import discover
 from gmbench.task import Task
 from gmbench.tasks.language.latent_language.language import ONE, ZERO, ProbitPolya
 from gmbench.tasks.language.latent_language.travel import correlation, moves, on_the_line
@@ -24,20 +23,9 @@ from gmbench.tasks.language.latent_language.travel import correlation, moves, on
 SIZE = "4x12"
 
 
-def rng(seed: int = 0) -> Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-@cache
-def card() -> TaskCard:
-    found = discover().task("latent_language").card
-    assert isinstance(found, TaskCard)
-    return found
-
-
 @cache
 def make(blocks: str = "interleaved", track: str = "small", size: str = SIZE) -> Task:
-    made: Task = discover().task("latent_language").load()(card(), {"size": size, "blocks": blocks}, track)
+    made: Task = task_of("latent_language", track, size=size, blocks=blocks)
     return made
 
 
@@ -186,10 +174,10 @@ def test_scores_that_cheat_are_below_the_truth_and_flagged(blocks: str) -> None:
     for name, model in faults(truth_of(task)).items():
         one = headline(measure(task, model, 0))
         assert one.stderr is not None and one.value < -3 * one.stderr, name
-        assert beats_the_truth(one, card().metrics["excess_nats"]), name
+        assert beats_the_truth(one, make().card.metrics["excess_nats"]), name
     honest = headline(measure(task, Scores(truth_of(task).log_prob), 0))
-    assert not beats_the_truth(honest, card().metrics["excess_nats"])
-    assert not beats_the_truth(headline(measured_truth()), card().metrics["excess_nats"])
+    assert not beats_the_truth(honest, make().card.metrics["excess_nats"])
+    assert not beats_the_truth(headline(measured_truth()), make().card.metrics["excess_nats"])
 
 
 def test_bounds_are_made_once_for_both_metrics_and_anew_for_each_model() -> None:

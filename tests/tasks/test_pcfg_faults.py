@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
+from building import rng, task_of
 from gmbench.consistency import beats_the_truth
 from gmbench.estimate import Estimate
 from gmbench.model import Likelihood
-from gmbench.plugin import MetricCard, TaskCard
-from gmbench.registry import discover
+from gmbench.plugin import MetricCard
 from gmbench.task import Context, Task
 from gmbench.tasks.language.pcfg.grammars import language
 from gmbench.tasks.language.pcfg.language import Language
@@ -23,20 +21,9 @@ from gmbench.tasks.language.pcfg.language import Language
 EOS = 1
 
 
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-@cache
-def card() -> TaskCard:
-    found = discover().task("pcfg").card
-    assert isinstance(found, TaskCard)
-    return found
-
-
 def make(grammar: str = "small") -> Any:
     """The task on its small track."""
-    return discover().task("pcfg").load()(card(), {"grammar": grammar}, "small")
+    return task_of("pcfg", grammar=grammar)
 
 
 def whole(score: Callable[[Language, Tensor], Tensor], likelihood: Likelihood | None = None) -> Any:
@@ -81,7 +68,7 @@ def score(task: Task, made: Any) -> Estimate:
 
 
 def is_flagged(found: Estimate) -> bool:
-    metric: MetricCard = card().metrics["excess_nats"]
+    metric: MetricCard = make().card.metrics["excess_nats"]
     return beats_the_truth(found, metric)
 
 

@@ -10,15 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from building import rng
 from gmbench.tasks.language.pcfg.grammar import NO_RULE, Grammar, Rule
 from gmbench.tasks.language.pcfg.grammars import WEIGHTS, closers, language, probabilities, skeleton
 from gmbench.tasks.language.pcfg.moments import lengths, moments
 
 SMALL = WEIGHTS["small"][0]
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def tiny() -> tuple[Grammar, Tensor]:

@@ -8,15 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from building import rng
 from gmbench.errors import UserError
 from gmbench.tasks.language.pcfg.grammars import language
 from gmbench.tasks.language.pcfg.language import Language
 
 NAMES = ["small", "deep", "classes"]
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def each_next(truth: Language, row: Tensor, position: int) -> Tensor:

@@ -8,15 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from building import rng
 from gmbench.tasks.language.pcfg.agreement import by_distance, distances
 from gmbench.tasks.language.pcfg.features import features, standardised
 from gmbench.tasks.language.pcfg.grammars import closers, language
 from gmbench.tasks.language.pcfg.language import Language
 from gmbench.tasks.language.pcfg.low_resource import few_label_accuracy
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def rows(truth: Language, *texts: str) -> Tensor:

@@ -11,13 +11,12 @@ import torch
 from scipy import stats
 from torch import Generator, Tensor
 
+from building import rng, task_of
 from gmbench.consistency import beats_the_truth
 from gmbench.errors import MissingCapability
 from gmbench.estimate import Estimate
 from gmbench.measuring import Measured, measure
 from gmbench.model import Likelihood
-from gmbench.plugin import TaskCard
-from gmbench.registry import discover
 from gmbench.task import Task
 from gmbench.tasks.language.seq2seq_cipher.cipher import FIRST, NUM_WORDS, CipherChannel
 from gmbench.tasks.language.seq2seq_cipher.translations import exact_match
@@ -25,24 +24,13 @@ from gmbench.tasks.language.seq2seq_cipher.translations import exact_match
 PAD, EOS = 0, 1
 
 
-def rng(seed: int = 0) -> Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def channel(noise: float = 0.1) -> CipherChannel:
     return CipherChannel(noise, shortest=5, longest=15)
 
 
 @cache
-def card() -> TaskCard:
-    found = discover().task("seq2seq_cipher").card
-    assert isinstance(found, TaskCard)
-    return found
-
-
-@cache
 def make(noise: str = "0.1", track: str = "small") -> Task:
-    made: Task = discover().task("seq2seq_cipher").load()(card(), {"noise": noise}, track)
+    made: Task = task_of("seq2seq_cipher", track, noise=noise)
     return made
 
 
@@ -246,7 +234,7 @@ def test_scores_that_cheat_are_below_the_truth_and_flagged(noise: str) -> None:
         found = task.measure("excess_nats", model, context)
         one = found.estimates[found.headline]
         assert one.stderr is not None and one.value < -3 * one.stderr, name
-        assert beats_the_truth(one, card().metrics["excess_nats"]), name
+        assert beats_the_truth(one, make().card.metrics["excess_nats"]), name
 
 
 def test_a_score_that_is_a_little_worse_is_above_by_its_divergence() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from building import rng
 from gmbench.errors import MissingCapability
 from gmbench.estimate import Estimate
 from gmbench.measuring import measure
@@ -37,10 +38,6 @@ FLOORS = {
     "checkerboard": 20.677,
 }
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def card() -> TaskCard:
