@@ -14,11 +14,13 @@ from gmbench.errors import MissingCapability, UserError
 from gmbench.model import CAPABILITIES, Model
 from gmbench.progress import Progress, Silent
 from gmbench.randomness import stream
-from gmbench.spaces import Space, TokenPair, TokenSequence
+from gmbench.spaces import BinaryVector, Space, TokenPair, TokenSequence
 from gmbench.task import Context, Draws, Measurement, Task
 from gmbench.training import Interrupted
 
-_ROUNDING = 1e-4  # nats by which a token's log p may be above 0
+_ROUNDING = 1e-4  # nats by which the log p of a token may be above 0
+_ROUNDING_OF_SUMS = 1e-3  # that of a whole point
+_DISCRETE = (BinaryVector, TokenSequence, TokenPair)  # where p is a probability and no density
 
 
 class _Offered(SimpleNamespace):
@@ -26,22 +28,46 @@ class _Offered(SimpleNamespace):
 
     def __init__(self, model: Any, space: Space) -> None:
         offered = {name: getattr(model, name) for name in (*CAPABILITIES, "likelihood") if hasattr(model, name)}
+        exact = getattr(offered.get("likelihood"), "kind", None) == "exact"
+        at_most_0 = {"pseudo_log_prob", "score_text", *(["log_prob"] if exact else [])}
         for name in {"log_prob", "energy", "pseudo_log_prob", "score_text"} & set(offered):
-            offered[name] = _one_number_a_point(name, offered[name])
+            limited = isinstance(space, _DISCRETE) and name in at_most_0
+            offered[name] = _one_number_a_point(name, offered[name], limited=limited)
+        if "log_likelihood" in offered and isinstance(space, _DISCRETE):
+            offered["log_likelihood"] = _conditional(offered["log_likelihood"])
         if "token_log_prob" in offered:
             offered["token_log_prob"] = _one_number_a_token(offered["token_log_prob"], space)
         super().__init__(**offered)
 
 
-def _one_number_a_point(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+def _one_number_a_point(name: str, method: Callable[..., Any], *, limited: bool) -> Callable[..., Any]:
     def checked(x: torch.Tensor, **named: Any) -> Any:
         values = method(x, **named)
         shape = tuple(getattr(values, "shape", ()))
         if shape != (len(x),):
             raise UserError(f"{name} gave shape {shape} for {len(x)} points where ({len(x)},) is expected")
+        _check_values(name, values, limited=limited)
         return values
 
     return checked
+
+
+def _conditional(method: Callable[..., Any]) -> Callable[..., Any]:
+    """log p(x | z), which a bound is made of: one above 0 would make any bound look good."""
+
+    def checked(x: torch.Tensor, z: torch.Tensor) -> Any:
+        values = method(x, z)
+        _check_values("log_likelihood", values, limited=True)
+        return values
+
+    return checked
+
+
+def _check_values(name: str, values: torch.Tensor, *, limited: bool) -> None:
+    if bool(values.isnan().any()):
+        raise UserError(f"{name} gave NaN for {int(values.isnan().sum())} of {values.numel()} points")
+    if limited and bool((values > _ROUNDING_OF_SUMS).any()):
+        raise UserError(f"{name} gave {float(values.max()):.3g}: the log p of a discrete point is at most 0")
 
 
 def _one_number_a_token(method: Callable[..., Any], space: Space) -> Callable[..., Any]:
@@ -53,6 +79,8 @@ def _one_number_a_token(method: Callable[..., Any], space: Space) -> Callable[..
         shape = tuple(getattr(values, "shape", ()))
         if shape != tuple(target.shape):
             raise UserError(f"token_log_prob gave shape {shape} where {tuple(target.shape)} is expected")
+        if bool(values.isnan().any()):
+            raise UserError(f"token_log_prob gave NaN at {int(values.isnan().sum())} of {values.numel()} positions")
         padded = target == TokenSequence.PAD
         if bool((values[padded] != 0).any()):
             raise UserError("token_log_prob gave padding (token 0) a log p other than 0")

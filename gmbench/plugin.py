@@ -68,14 +68,20 @@ class MetricCard(_Strict):
     null: float | None = None
 
 
+_SHA256 = r"^[0-9a-f]{64}$"
+
+
 class DataFile(_Strict):
     """A file of real data, found under $GMBENCH_DATA or downloaded.
 
-    `variants`: factors such as `data=mnist` that a variant must have one of to need the file; every variant if empty.
+    `unpacked_sha256`: of what is in a file packed by gzip. It serves as well, at the path without `.gz`; and it is what
+    the address gives. `variants`: factors such as `data=mnist` that a variant must have one of to need the file; every
+    variant if empty.
     """
 
     path: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Field(pattern=_SHA256)]
+    unpacked_sha256: Annotated[str, Field(pattern=rf"{_SHA256}|^$")] = ""
     url: str = ""
     licence: str = ""
     variants: list[str] = []
@@ -89,6 +95,18 @@ class DataFile(_Strict):
     def _stays_in_the_folder(cls, path: str) -> str:
         # A manifest is read without trust, and `data fetch` writes where it says.
         return _inside(path, "the data folder")
+
+    @model_validator(mode="after")
+    def _is_packed(self) -> Self:
+        if self.unpacked_sha256 and not self.path.endswith(".gz"):
+            raise ValueError(f"{self.path} has an unpacked_sha256, and is not packed: its name does not end in .gz")
+        return self
+
+    @property
+    def forms(self) -> dict[str, str]:
+        """The paths of the forms in which the file serves, each with its SHA-256; what the address gives is last."""
+        unpacked = {self.path.removesuffix(".gz"): self.unpacked_sha256} if self.unpacked_sha256 else {}
+        return {self.path: self.sha256, **unpacked}
 
 
 class OwnFile(DataFile):

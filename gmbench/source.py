@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from gmbench.code_text import code_text
 from gmbench.errors import UserError
@@ -35,7 +36,9 @@ def source_digest(plugin: Plugin) -> str:
         if path.suffix in _DATA_SUFFIXES and path.is_file()
     ]
     # a file of the user's is data, and no part of what its task computes
-    apart = _APART | {"data"} if getattr(plugin.card, "argument", "") else _APART
+    apart: dict[str, Any] = dict.fromkeys(_APART, True)
+    # another form of a data file holds the same
+    apart["data"] = True if getattr(plugin.card, "argument", "") else {"__all__": {"unpacked_sha256"}}
     card = plugin.card.model_dump(mode="json", exclude=apart)
     card |= {"inputs": {}} if "inputs" in card else {}  # the record's identity holds what they are resolved to
     return hashlib.sha256(canonical([card, sorted(parts)]).encode()).hexdigest()

@@ -31,22 +31,26 @@ def cache_folder() -> Path:
 
 
 def locate(file: DataFile) -> Path:
-    """Where the file is, or would be put by a download."""
+    """Where the file is, in one of its forms, or would be put by a download."""
+    return _located(file)[0]
+
+
+def _located(file: DataFile) -> tuple[Path, str]:
+    """The place of the file, and the SHA-256 that it must have there."""
     if isinstance(file, OwnFile):
-        return file.place
-    if local := os.environ.get("GMBENCH_DATA"):
-        path = Path(local).expanduser() / file.path
-        if path.exists():
-            return path
-    return cache_folder() / file.path
+        return file.place, file.sha256
+    local = os.environ.get("GMBENCH_DATA")
+    folders = [*([Path(local).expanduser()] if local else []), cache_folder()]
+    places = [(folder / path, expected) for folder in folders for path, expected in file.forms.items()]
+    return next((place for place in places if place[0].exists()), places[-1])
 
 
 def status(file: DataFile) -> Status:
     """Whether the file is there with the right content."""
-    path = locate(file)
+    path, expected = _located(file)
     if not path.is_file():
         return "missing"
-    return "ok" if sha256_of(path) == file.sha256 else "damaged"
+    return "ok" if sha256_of(path) == expected else "damaged"
 
 
 def fetch(file: DataFile) -> Path:
@@ -55,27 +59,27 @@ def fetch(file: DataFile) -> Path:
     Raises:
         UserError: It is missing and cannot be downloaded, or its content is not what the card says.
     """
-    path = locate(file)
+    path, expected = _located(file)
     if isinstance(file, OwnFile):
-        if not path.is_file() or sha256_of(path) != file.sha256:
+        if not path.is_file() or sha256_of(path) != expected:
             raise UserError(f"{path} was changed or removed after the run was planned: the same command plans it anew")
         return path
     if not path.is_file():
         if not file.url:
             raise UserError(f"{file.path} is missing and has no address: put it into the folder $GMBENCH_DATA names")
-        _download(file, path)
-    if (found := sha256_of(path)) != file.sha256:
-        raise UserError(f"{path} is damaged: SHA-256 {found[:12]}… where {file.sha256[:12]}… is expected; remove it")
+        _download(file, path, expected)
+    if (found := sha256_of(path)) != expected:
+        raise UserError(f"{path} is damaged: SHA-256 {found[:12]}… where {expected[:12]}… is expected; remove it")
     return path
 
 
-def _download(file: DataFile, path: Path) -> None:
+def _download(file: DataFile, path: Path, expected: str) -> None:
     import pooch
 
     try:
         # pooch downloads to a temporary file and moves it only when the checksum is right.
         pooch.retrieve(
-            file.url, known_hash=f"sha256:{file.sha256}", path=path.parent, fname=path.name, progressbar=False
+            file.url, known_hash=f"sha256:{expected}", path=path.parent, fname=path.name, progressbar=False
         )
     except ValueError as error:
         raise UserError(f"{file.url}: the download is damaged ({str(error).splitlines()[0]})") from None

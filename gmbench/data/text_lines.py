@@ -38,7 +38,7 @@ def read_lines(path: Path, *, max_line_bytes: int = MAX_LINE_BYTES, max_bytes: i
         if path.is_file() and path.stat().st_size > max_bytes:
             raise UserError(_TOO_LONG.format(path=path, max_bytes=max_bytes))
         with _opened(path) as file:
-            while line := file.readline(max_line_bytes + 2):
+            while line := file.readline(max_line_bytes + 2 + (0 if lines else len(_BYTE_ORDER_MARK))):
                 total += len(line)
                 if not lines:
                     line = line.removeprefix(_BYTE_ORDER_MARK)

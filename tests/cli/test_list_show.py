@@ -100,7 +100,7 @@ def test_fetching_goes_on_past_a_file_that_cannot_be_had(
     monkeypatch.setattr("gmbench.data.local.cache_folder", lambda: tmp_path / "cache")
     asked = []
 
-    def download(file: object, path: Path) -> None:
+    def download(file: object, path: Path, expected: str) -> None:
         asked.append(file.path)  # type: ignore[attr-defined]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"not it")

@@ -198,3 +198,27 @@ def test_log_prob_must_give_one_number_a_point(coins: Path, tmp_path: Path) -> N
 
     with pytest.raises(UserError, match=r"log_prob gave shape \(1000, 4\) for 1000 points where \(1000,\) is expected"):
         evaluate(Wide(0.5), task="coin_task", out=tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["exact", "lower_bound"])
+def test_no_probability_of_a_discrete_point_is_above_1(coins: Path, tmp_path: Path, kind: Any) -> None:
+    class Loud(Biased):
+        likelihood = Likelihood("", "own", kind)
+
+        def log_prob(self, x: torch.Tensor) -> Any:
+            return super().log_prob(x) + 20.0
+
+    if kind == "exact":
+        with pytest.raises(UserError, match=r"log_prob gave .*: the log p of a discrete point is at most 0"):
+            evaluate(Loud(0.5), task="coin_task", out=tmp_path)
+    else:  # a bound may be above in a point, by its noise
+        assert evaluate(Loud(0.5), task="coin_task", out=tmp_path).metrics["excess_nats.own"].value < 0
+
+
+def test_what_is_no_number_is_refused_by_name(coins: Path, tmp_path: Path) -> None:
+    class Broken(Biased):
+        def log_prob(self, x: torch.Tensor) -> Any:
+            return super().log_prob(x) * np.nan
+
+    with pytest.raises(UserError, match=r"log_prob gave NaN for 1000 of 1000 points"):
+        evaluate(Broken(0.5), task="coin_task", out=tmp_path)

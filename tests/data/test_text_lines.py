@@ -32,6 +32,16 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     assert read_lines(written(tmp_path / "bom.txt", b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n")) == ["a", "\ufeffb"]
 
 
+@pytest.mark.parametrize("limit", [18, 20, 21, 22])
+def test_a_byte_order_mark_is_no_part_of_the_longest_line(tmp_path: Path, limit: int) -> None:
+    path = written(tmp_path / "bom.txt", b"\xef\xbb\xbf" + b"a" * 21 + b"\r\nbc\n")
+    if limit >= 21:
+        assert read_lines(path, max_line_bytes=limit) == ["a" * 21, "bc"]
+    else:
+        with pytest.raises(UserError, match="line 1 is longer"):
+            read_lines(path, max_line_bytes=limit)
+
+
 def test_several_gzip_members_are_one_text(tmp_path: Path) -> None:
     assert read_lines(written(tmp_path / "two.gz", gzip.compress(b"a\nb") + gzip.compress(b"c\n"))) == ["a", "bc"]
 
