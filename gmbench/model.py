@@ -163,6 +163,21 @@ class ScoresText(Protocol):
         """log p in nats of each text as it is written, its end included, (B,), float64; the model splits it itself."""
 
 
+class TokenCounts(NamedTuple):
+    """How many tokens a model makes of texts."""
+
+    splitting: str
+    """Names how it splits, in letters and digits: counts of two ways of splitting do not compare."""
+    num: Tensor
+    """(B,), int64."""
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    def count_tokens(self, texts: list[str]) -> TokenCounts:
+        """The tokens whose log p `score_text` adds up, of each text, its end included."""
+
+
 @runtime_checkable
 class Chooses(Protocol):
     def choose(self, contexts: Sequence[str], answers: Sequence[Sequence[str]]) -> list[Tensor]:
@@ -253,6 +268,7 @@ CAPABILITIES: dict[str, type] = {
     "token_log_prob": HasTokenLogProb,
     "pseudo_log_prob": HasPseudoLogProb,
     "score_text": ScoresText,
+    "count_tokens": CountsTokens,
     "choose": Chooses,
     "attention": Attends,
     "energy": HasEnergy,

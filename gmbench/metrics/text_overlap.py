@@ -25,18 +25,25 @@ Tokens = Sequence[Hashable]
 """One text: words, or their ids."""
 
 
-def bleu(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]], *, order: int = 4) -> Estimate:
+def bleu(
+    hypotheses: Sequence[Tokens],
+    references: Sequence[Sequence[Tokens]],
+    *,
+    order: int = 4,
+    draw: Sequence[int] | None = None,
+) -> Estimate:
     """Corpus BLEU of N texts, each with its own references, between 0 and 1, not smoothed.
 
     The counts are nltk's but for one: there a text of fewer than n words has one n-gram, which never matches, so that
     texts which all equal their reference may get less than 1. Here it has none.
 
-    Its counts add up over texts, so the jackknife, which leaves out each text in turn, costs little.
+    Its counts add up over texts, so the jackknife, which leaves out each draw in turn, costs little.
 
     Arguments:
         hypotheses: N texts, N at least 2.
         references: Of each text, one or more.
         order: n-grams of 1 … order words weigh alike.
+        draw: Which texts belong together, 0 … G - 1 of each, since they depend on each other; by default none do.
 
     Raises:
         ValueError: There are fewer than two texts, or not as many sets of references, or a text has none.
@@ -57,6 +64,9 @@ def bleu(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]], *
         ]
         rows.append([*counts, len(text), nltk.closest_ref_length(own, len(text))])
     table = np.array(rows, dtype=float)  # (N, 2 order + 2)
+    if draw is not None:
+        table, texts = np.zeros((max(draw) + 1, table.shape[1])), table
+        np.add.at(table, list(draw), texts)
     return _jackknifed(table, lambda sums: _bleu_of(sums, order))
 
 
@@ -68,6 +78,7 @@ def self_bleu(
     It grows with the number of references, which belongs into its name. Each sample draws its own references among all
     others, so that one draw of references is no noise that all samples share; what is left of it (samples are one
     another's references) is not in the standard error. A precision of 0 is smoothed as .1 over the number of n-grams.
+    A text of fewer than `order` words is scored by the n-grams that it has; an empty one scores 0.
 
     Arguments:
         samples: N texts.
@@ -78,15 +89,16 @@ def self_bleu(
     check_count("num_hypotheses", num_hypotheses, least=2)
     check_count("num_references", num_references)
     check_count("the number of samples", len(samples), least=max(num_hypotheses, num_references + 1))
-    nltk, weights = _nltk_bleu(), [1 / order] * order
+    nltk = _nltk_bleu()
     smooth = nltk.SmoothingFunction().method1
     scores = np.empty(num_hypotheses)
     for index in range(num_hypotheses):
         others = torch.randperm(len(samples) - 1, generator=rng)[:num_references]
         others += others >= index
         own = [samples[other] for other in others.tolist()]
-        text = samples[index]
-        scores[index] = nltk.sentence_bleu(own, text, weights, smoothing_function=smooth) if len(text) else 0.0
+        text, longest = samples[index], min(order, len(samples[index]))
+        weights = [1 / longest] * longest if longest else []
+        scores[index] = nltk.sentence_bleu(own, text, weights, smoothing_function=smooth) if longest else 0.0
     return Estimate(
         value=float(scores.mean()), stderr=float(scores.std(ddof=1)) / math.sqrt(num_hypotheses), n=num_hypotheses
     )

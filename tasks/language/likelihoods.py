@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,6 +46,9 @@ def sequence_likelihoods(
         budget: `num_importance`, and `num_elbo` latents a sequence for the bounds of latent-variable models.
         rng: For what draws; on the model's device.
 
+    A key is of one estimator: where the model calls its `log_prob` as one of ours is called, that becomes `own.…`. The
+    text of a sentence is scored as the model itself splits it, which is one way of several: a lower bound.
+
     Raises:
         MissingCapability: The model declines all of them.
     """
@@ -59,11 +62,13 @@ def sequence_likelihoods(
         log_p = torch.cat([model.log_prob(block, rng=rng).double().cpu() for block in blocks])
         found.append(SequenceLikelihood(model.likelihood.key, model.likelihood.kind, log_p))
     if offers(model, "score_text") and x.shape[1] == space.max_length:  # rows of pairs are no one text
-        found.append(SequenceLikelihood("text", "exact", model.score_text(space.text(x)).double().cpu()))
+        found.append(SequenceLikelihood("text", "lower_bound", model.score_text(space.text(x)).double().cpu()))
     if all(offers(model, name) for name in ("prior", "posterior", "log_likelihood")):
         found += _bounds(model, x, budget, rng)
     if not found:
         raise MissingCapability(f"needs {REQUIRES.replace('|', ' or ')}, which the model does not offer")
+    if found[0].key in {one.key for one in found[1:]}:
+        found[0] = replace(found[0], key=f"own.{found[0].key}")
     return found
 
 

@@ -136,6 +136,8 @@ def test_a_text_has_the_probability_of_its_tokens_and_end(causal: Path) -> None:
     found = build(causal).score_text(texts)
     assert found.dtype == torch.float64 and found.tolist() == pytest.approx(expected, abs=TOLERANCE)
     assert len({round(value, 3) for value in found.tolist()}) == 4 and build(causal).score_text([]).shape == (0,)
+    name, num = build(causal).count_tokens(texts)
+    assert num.tolist() == [len(framed(tokenizer, text)) - 1 for text in texts] and name.isalnum()
 
 
 def test_long_texts_are_scored_in_windows(causal: Path) -> None:

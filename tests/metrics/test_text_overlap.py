@@ -7,11 +7,8 @@ import random
 import pytest
 import torch
 
+from building import rng
 from gmbench.metrics.text_overlap import bleu, distinct, self_bleu
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def texts(num: int, seed: int, *, vocabulary: int = 12, longest: int = 14) -> list[list[int]]:
@@ -83,8 +80,14 @@ def test_self_bleu_is_each_sample_against_the_others() -> None:
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
     some = texts(12, 3)
+    assert {len(text) < 4 for text in some} == {True, False}
     expected = [
-        sentence_bleu(some[:i] + some[i + 1 :], some[i], smoothing_function=SmoothingFunction().method1)
+        sentence_bleu(
+            some[:i] + some[i + 1 :],
+            some[i],
+            [1 / min(4, len(some[i]))] * min(4, len(some[i])),
+            smoothing_function=SmoothingFunction().method1,
+        )
         for i in range(12)
     ]
     found = self_bleu(some, num_hypotheses=12, num_references=11, rng=rng())
@@ -103,6 +106,23 @@ def test_self_bleu_is_high_where_samples_repeat() -> None:
     with pytest.raises(ValueError, match="number of samples"):
         self_bleu(some, num_hypotheses=20, num_references=60, rng=rng())
     assert self_bleu([[], *some], num_hypotheses=2, num_references=5, rng=rng()).value < 0.6  # an empty text has none
+
+
+@pytest.mark.parametrize("num_words", [1, 2, 3, 4])
+def test_self_bleu_of_texts_that_are_all_the_same_is_one_however_short(num_words: int) -> None:
+    same = [list(range(num_words))] * 30
+    assert self_bleu(same, num_hypotheses=20, num_references=10, rng=rng()).value == pytest.approx(1)
+
+
+def test_the_error_of_bleu_is_over_draws_of_texts() -> None:
+    """Every text four times: that is no more text."""
+    references = texts(40, 2)
+    changed = [noisy(text, index) for index, text in enumerate(references)]
+    once = bleu(changed, [[text] for text in references], order=2)
+    again = bleu(4 * changed, [[text] for text in 4 * references], order=2, draw=4 * list(range(40)))
+    alone = bleu(4 * changed, [[text] for text in 4 * references], order=2)
+    assert again.value == pytest.approx(once.value) and again.stderr == pytest.approx(once.stderr) and again.n == 40
+    assert alone.stderr is not None and again.stderr is not None and alone.stderr < 0.6 * again.stderr
 
 
 def test_the_error_of_self_bleu_is_its_spread() -> None:

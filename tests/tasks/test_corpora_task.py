@@ -14,7 +14,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from gmbench.errors import MissingCapability, UserError
 from gmbench.measuring import Measured, measure
-from gmbench.model import Likelihood
+from gmbench.model import Likelihood, TokenCounts
 from gmbench.plugin import DataFile, TaskCard
 from gmbench.published import read_published
 from gmbench.record import sha256_of
@@ -122,6 +122,10 @@ class Reader:
         self.texts = texts
         return -torch.tensor([len(text.encode()) + 1.0 for text in texts], dtype=torch.float64)
 
+    def count_tokens(self, texts: list[str]) -> TokenCounts:
+        """Every byte is half a token."""
+        return TokenCounts("bytes", torch.tensor([2 * len(text.encode()) + 2 for text in texts]))
+
 
 def values(found: Measured) -> dict[str, float]:
     return {key: one.value for key, one in found.merged.estimates.items()}
@@ -180,7 +184,7 @@ def test_a_stream_is_scored_token_by_token(stream: Task) -> None:
     assert "a stream is one text" in found.unavailable["nll"]
     assert "context=sentence" in found.unavailable["pseudo_perplexity"]
     declined = measure(stream, Latent(model), 0)
-    assert not declined.merged.headline and "need token_log_prob" in declined.unavailable["word_nats"]
+    assert not declined.merged.headline and "needs token_log_prob or score_text" in declined.unavailable["word_nats"]
 
 
 def test_windows_to_fit_are_of_the_stream(stream: Task) -> None:
@@ -209,6 +213,32 @@ def test_a_latent_model_is_bounded_and_taken_apart(sentences: Task) -> None:
     assert got["mutual_information.lower.n6"] == pytest.approx(0, abs=1e-6)
     same = values(measure(sentences, Latent(words, 0.0, 1.0), 0))
     assert same["word_nats.iw5"] == pytest.approx(exact["word_nats.exact"], rel=1e-6)
+
+
+class Wavering(Latent):
+    """Its posterior is as wide of the prior as the sentence begins: sentences that begin alike have the same KL."""
+
+    def posterior(self, x: Tensor) -> Distribution:
+        return Independent(Normal(torch.zeros(len(x), 2), 1 / x[:, :1].expand(-1, 2).float()), 1)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """All of it where it begins with `the`, nothing of it otherwise."""
+        return torch.where((x[:, :1] == 3) | (x < 2), x, 2)
+
+
+def test_lines_that_follow_each_other_are_no_more_draws_for_latents(tmp_path: Path, monkeypatch: Any) -> None:
+    text = [line for begin in ("the", "dog") * 20 for line in 3 * [f"{begin} cat sat the dog"]]
+    ends = {"vocab_size": VOCAB, "max_words": 5, "budget": {"num_test": 120}}
+    alone, together = (
+        made("ptb", "context=sentence", tmp_path, monkeypatch, TRAIN, TRAIN[:2], text, **ends, lines_per_draw=lines)
+        for lines in (1, 3)
+    )
+    one, other = (measure(task, Wavering(Unigram(task)), 0).merged.estimates for task in (alone, together))
+    for key in ("kl.n120", "reconstruction.bleu4"):
+        assert one[key].value == pytest.approx(other[key].value) and (one[key].n, other[key].n) == (120, 40)
+        assert (other[key].stderr or 0) / (one[key].stderr or 1) == pytest.approx(3**0.5, rel=0.02)
+    for bound in ("lower", "upper"):
+        assert "takes sentences for independent draws" in other[f"mutual_information.{bound}.n120"].note
 
 
 class Copier:
@@ -250,7 +280,31 @@ def test_a_model_of_text_is_given_the_text_as_it_counts(sentences: Task) -> None
     got = values(measure(sentences, model, 0))
     assert sorted(model.texts) == sorted(TEST)
     assert got["bits_per_byte.text"] == pytest.approx(1 / math.log(2))
-    assert "word_nats.exact" not in got
+    assert got["token_perplexity.text.bytes"] == pytest.approx(math.exp(0.5))
+    assert "word_nats.exact" not in got and "token_perplexity" in measure(sentences, Unigram(sentences), 0).unavailable
+    kinds = {key: one.kind for key, one in measure(sentences, model, 0).merged.estimates.items()}
+    assert set(kinds.values()) == {"upper_bound"}  # the text may be split in other ways
+
+
+def test_a_model_of_text_reads_a_stream_block_by_block(stream: Task, tmp_path: Path, monkeypatch: Any) -> None:
+    model = Reader()
+    found = measure(stream, model, 0)
+    assert [text for text in model.texts if text] == " ".join(TEST).split()  # blocks of one token, some of them ends
+    longer = made(
+        "ptb", "context=stream", tmp_path, monkeypatch, TRAIN, TRAIN[:2], 20 * TEST,
+        budget={"num_test_tokens": 480}, vocab_size=VOCAB, window=6, stride=2, block=12,
+    )  # fmt: skip
+    found = measure(longer, model, 0)
+    first, second = "the cat <unk> a dog\nsat\nthe the the", "dog a cat sat\ncat sat the dog\na"
+    assert model.texts == 20 * [first, second]
+    got = values(found)
+    assert got["bits_per_byte.text"] == pytest.approx(1 / math.log(2))  # a block ends with a line: its end is a byte
+    num_bytes = 20 * sum(len(line.encode()) + 1 for line in TEST)
+    assert got["word_nats.text"] == pytest.approx(num_bytes / 480)
+    assert got["token_perplexity.text.bytes"] == pytest.approx(math.exp(0.5))
+    assert found.merged.per_point.shape == (40,)
+    assert float(found.merged.per_point.mean()) == pytest.approx(got["word_nats.text"], rel=1e-6)
+    assert found.merged.estimates["word_nats.text"].stderr is not None
 
 
 def test_impossible_sentences_cost_infinitely_much(sentences: Task) -> None:
@@ -317,13 +371,18 @@ def test_without_its_files_a_task_has_a_space_and_says_what_is_missing(
 ) -> None:
     monkeypatch.setenv("GMBENCH_DATA", str(tmp_path))
     monkeypatch.setattr("gmbench.data.local.cache_folder", lambda: tmp_path / "cache")
+
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr("pooch.retrieve", no_network)
     card = card_of(name)
     for variant in card.variants:
         task = REGISTRY.task(name).load()(card, variant.factors, "smoke")
         assert task.space.vocab_size == card.protocol["vocab_size"] == len(task.space.words)
         assert task.space.ends == (variant.factors["context"] == "sentence")
         for ask in (lambda task=task: task.data(0), lambda task=task: task.space.words[3]):
-            with pytest.raises(UserError, match=r"\.gz is missing .*GMBENCH_DATA"):
+            with pytest.raises(UserError, match=r"\.gz could not be downloaded from .*GMBENCH_DATA"):
                 ask()
 
 

@@ -13,25 +13,18 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Independent, Normal
 
+from building import rng, task_of
 from gmbench.errors import MissingCapability, UserError
 from gmbench.evaluation import evaluate
 from gmbench.measuring import Measured, measure
 from gmbench.model import Data, Likelihood
-from gmbench.plugin import TaskCard
-from gmbench.registry import discover
 from gmbench.task import Context, Draws
 from gmbench.tasks.language.pcfg.language import Language
 
 
-def rng(seed: int = 0) -> Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 @cache
 def make(grammar: str) -> Any:
-    plugin = discover().task("pcfg")
-    assert isinstance(plugin.card, TaskCard)
-    return plugin.load()(plugin.card, {"grammar": grammar}, "smoke")
+    return task_of("pcfg", "smoke", grammar=grammar)
 
 
 @cache
@@ -229,7 +222,7 @@ def test_features_that_hold_the_posterior_reach_the_best_accuracy_and_noise_does
 
 
 def test_data_are_fixed_by_seed_and_test_sentences_by_version() -> None:
-    task, again = make("classes"), discover().task("pcfg").load()(make("classes").card, {"grammar": "classes"}, "smoke")
+    task, again = make("classes"), task_of("pcfg", "smoke", grammar="classes")
     assert torch.equal(task.test, again.test)
     data = data_of("classes")
     assert data.train is not None and data.train.shape == (20_000, 256) and data.validation.shape == (2000, 256)
@@ -292,11 +285,47 @@ def test_numbers_that_are_no_log_probabilities_of_tokens_are_refused() -> None:
         (lambda log_p, x: log_p[:, 1:], r"shape \(\d+, 255\) where \(\d+, 256\) is expected"),
         (lambda log_p, x: log_p.masked_fill(x == 0, -0.1), "padding .* a log p other than 0"),
         (lambda log_p, x: torch.where(x > 0, log_p + 0.5, 0.0), "a token's log p is at most 0"),
+        (lambda log_p, x: log_p / 0, r"token_log_prob gave NaN at \d+ of \d+ positions"),
     ):
         with pytest.raises(UserError, match=message):
             scored(change)
     with pytest.raises(UserError, match="score_text gave shape"):
         measure(make("small"), SimpleNamespace(score_text=lambda texts: torch.zeros(3)), 0)
+    with pytest.raises(UserError, match=r"score_text gave 0\.5: the log p of a discrete point is at most 0"):
+        measure(make("small"), SimpleNamespace(score_text=lambda texts: torch.full((len(texts),), 0.5)), 0)
+
+
+def test_estimators_of_one_name_are_told_apart() -> None:
+    """A model may call its own bound as the task calls the bound that it makes of the model's parts."""
+    truth, prior = make("small").truth, Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+
+    def score(x: Tensor) -> Tensor:
+        return truth.log_prob(x).float()
+
+    model = SimpleNamespace(
+        likelihood=Likelihood("", "elbo", "lower_bound"),
+        log_prob=lambda x, *, rng: score(x) - 5,
+        prior=lambda: prior,
+        posterior=lambda x: prior.expand((len(x),)),
+        log_likelihood=lambda x, z: score(x).expand(z.shape[:2]) - 1,
+    )
+    found = measure(make("small"), model, 0).merged
+    words = float((make("small").test[:50] > 1).sum(1).double().mean())
+    assert found.headline == "excess_nats.own.elbo" and found.per_point is not None
+    assert float(found.per_point.double().mean()) == pytest.approx(5 / words, rel=1e-5)
+    expected = {"excess_nats.own.elbo": 5, "excess_nats.elbo": 1, "excess_nats.iw20": 1}
+    assert {key: found.estimates[key].value * words for key in expected} == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_conditional_likelihood_above_1_makes_no_bound() -> None:
+    prior = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+    model = SimpleNamespace(
+        prior=lambda: prior,
+        posterior=lambda x: prior.expand((len(x),)),
+        log_likelihood=lambda x, z: z.new_full(z.shape[:2], 5.0),
+    )
+    with pytest.raises(UserError, match="log_likelihood gave 5"):
+        measure(make("small"), model, 0)
 
 
 def test_a_text_model_and_an_autoencoder_from_elsewhere_are_measured(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from gmbench import api
 from gmbench.errors import UserError
 from gmbench.measuring import measure
+from gmbench.model import TokenCounts
 from gmbench.plugin import TaskCard
 from gmbench.registry import discover
 from gmbench.tasks.language.corpora.vocabulary import open_vocabulary
@@ -172,6 +173,45 @@ def test_a_run_has_the_numbers_that_counting_gives(tmp_path: Path, context: str)
     share = test["<unk>"] / sum(test.values())
     assert f"{share:.1%} of what is counted is <unk>; 8 words are known" in record.metrics["word_nats.exact"].note
     assert ("diversity.distinct1.n60" in record.metrics) == (context == "sentence")
+
+
+class Reader:
+    """Gives every byte of a text, and its end, a nat."""
+
+    def score_text(self, texts: list[str]) -> Tensor:
+        return -torch.tensor([len(text.encode()) + 1.0 for text in texts], dtype=torch.float64)
+
+    def count_tokens(self, texts: list[str]) -> TokenCounts:
+        return TokenCounts("bytes", torch.tensor([len(text.encode()) + 1 for text in texts]))
+
+
+@pytest.mark.parametrize("context", ["sentence", "stream"])
+def test_a_model_of_text_reads_what_stands_in_the_file(tmp_path: Path, context: str) -> None:
+    """Words that come once are <unk> to models of words, and to nobody else."""
+    lines = [f"{line} singular{number}" for number, line in enumerate(random_lines(400))]
+    task = made(written(tmp_path / "some.txt", lines), context)
+    kept = [text.split() for text in task.texts("raw")]
+    assert [[word if word in WORDS else "<unk>" for word in text] for text in kept] == [
+        text.split() for text in task.texts("text")
+    ]
+    found = {word for text in kept for word in text}
+    assert len(found & {word for line in lines for word in line.split()}) == len(found) > 30
+    measured = measure(task, Reader(), 0)
+    got = {key: one.value for key, one in measured.merged.estimates.items()}
+    assert measured.merged.headline == "word_nats.text"
+    for key in ("text", "raw"):
+        assert got[f"bits_per_byte.{key}"] == pytest.approx(1 / math.log(2), rel=2e-3)  # a line may end within a block
+        assert got[f"token_perplexity.{key}.bytes"] == pytest.approx(math.e)
+    assert got["word_nats.raw"] > got["word_nats.text"] + 0.5  # "singular123" has more bytes than "<unk>"
+    assert "as it stands in the file" in measured.merged.estimates["word_nats.raw"].note
+    words_only = measure(task, Uniform(task.space.vocab_size), 0)
+    assert not [key for key in words_only.merged.estimates if "raw" in key or "token_perplexity" in key]
+
+
+def test_a_word_written_like_a_mark_is_the_word(tmp_path: Path) -> None:
+    lines = [f"{line} <eos> <pad> <unk>" for line in random_lines(60)]
+    task = made(written(tmp_path / "some.txt", lines))
+    assert all(text.endswith(" <eos> <pad> <unk>") for text in task.texts("raw"))
 
 
 def test_the_space_is_that_of_the_text(tmp_path: Path) -> None:

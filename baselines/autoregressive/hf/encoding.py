@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gmbench.errors import UserError
+from gmbench.record import canonical
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Encoder:
         if found is None:
             raise UserError("the checkpoint's tokenizer has no EOS token: the end of a text has no probability")
         return int(found)
+
+    @property
+    def name(self) -> str:
+        """Eight digits of the SHA-256 over the tokenizer's vocabulary."""
+        return hashlib.sha256(canonical(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()[:8]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, without a start or an end. What a text spells like a marker is split like text.

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from gmbench.errors import MissingCapability, UserError
-from gmbench.model import Config, Data, Model
+from gmbench.model import Config, Data, Model, TokenCounts
 from gmbench.spaces import TokenSequence
 from gmbench.training import Stage
 
@@ -91,6 +91,17 @@ class HuggingFace(Model):
         spans = windows(ids, size, stride)
         log_p = score(parts, spans, tokens_per_batch=self.tokens_per_batch)
         return torch.zeros(len(ids), dtype=torch.float64).index_add_(0, spans.sequence, log_p)
+
+    def count_tokens(self, texts: list[str]) -> TokenCounts:
+        """The tokenizer's tokens of each text, and one for its end; the start, which is not scored, is none.
+
+        Raises:
+            MissingCapability: The checkpoint is of a masked model.
+            UserError: The tokenizer cannot write a text.
+        """
+        _, encoder = self._causal()
+        num = torch.tensor([len(tokens) + 1 for tokens in encoder.encode(texts)], dtype=torch.int64)
+        return TokenCounts(encoder.name, num)
 
     def choose(self, contexts: Sequence[str], answers: Sequence[Sequence[str]]) -> list[Tensor]:
         """log p of each answer given its context, for each of N questions a tensor (num_answers,) of nats, float64.

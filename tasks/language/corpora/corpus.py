@@ -53,12 +53,19 @@ class Lines:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The three parts of a corpus, and what its ids mean."""
+    """The three parts of a corpus, and what its ids mean.
+
+    Arguments:
+        raw: The ids of the test text, (L,), if every word of it were known.
+        raw_words: What those ids are written as: the vocabulary's words, and behind them the others of the test text.
+    """
 
     vocabulary: Vocabulary
     train: Lines
     validation: Lines
     test: Lines
+    raw: Tensor
+    raw_words: tuple[str, ...]
 
 
 @lru_cache(maxsize=4)
@@ -78,8 +85,10 @@ def load(recipe: Recipe, *paths: Path, content: tuple[str, ...] = ()) -> Corpus:
     else:
         vocabulary = vocabulary_of(text, recipe.vocab_size, parts.train.source, closed=recipe.closed)
     train = _lines(text, lengths, parts.train, vocabulary)
-    others = (_lines(*_words(part, recipe.unknown), part, vocabulary) for part in (parts.validation, parts.test))
-    return Corpus(vocabulary, train, *others)
+    validation = _lines(*_words(parts.validation, recipe.unknown), parts.validation, vocabulary)
+    text, lengths = _words(parts.test, recipe.unknown)
+    test = _lines(text, lengths, parts.test, vocabulary)
+    return Corpus(vocabulary, train, validation, test, *_raw(text, test.ids, vocabulary))
 
 
 def _words(part: Part, unknown: str) -> tuple[list[str], list[int]]:
@@ -93,6 +102,19 @@ def _words(part: Part, unknown: str) -> tuple[list[str], list[int]]:
     if unknown != SPECIAL[UNKNOWN]:
         text = [SPECIAL[UNKNOWN] if word == unknown else word for word in text]
     return text, lengths
+
+
+def _raw(text: list[str], ids: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, tuple[str, ...]]:
+    """The ids of a text with more of them for the words that the vocabulary lacks, and what all ids are written as."""
+    found, more = ids.clone(), dict[str, int]()
+    is_word = ids != TokenSequence.EOS
+    unknown = (ids[is_word] == UNKNOWN).nonzero()[:, 0]
+    of_words = found[is_word]
+    for place in unknown.tolist():
+        if text[place] != SPECIAL[UNKNOWN]:
+            of_words[place] = more.setdefault(text[place], len(vocabulary.words) + len(more))
+    found[is_word] = of_words
+    return found, (*vocabulary.words, *more)
 
 
 def _lines(text: list[str], lengths: list[int], part: Part, vocabulary: Vocabulary) -> Lines:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -26,11 +27,12 @@ from ..latents import latents
 from ..likelihoods import BLOCK, SequenceLikelihood, sequence_likelihoods
 from .corpus import Corpus, Lines, Recipe, load
 from .parts import Reader, hashed_order
-from .sequences import rows, stream_log_prob, windows
+from .sequences import rows, stream_log_prob, windows, written
 from .units import Units, of_sentences, of_stream, widths
 from .vocabulary import Words
 
 MIN_DRAWS, NUM_BLOCKS = 20, 16  # of a text that is too short for draws of the protocol's size
+TEXTS = ("text", "raw")  # estimators of models that split the text themselves
 
 
 class Sentences(NamedTuple):
@@ -134,12 +136,16 @@ class CorpusTask(Task):
             x, num = self._rows(self.corpus.validation)[0], self.budget["num_validation"]
         return x[hashed_order(f"{self.card.name}/validation", len(x))[:num]]
 
-    def test_sentences(self, num: int) -> Sentences:
+    def test_sentences(self, num: int, ids: Tensor | None = None) -> Sentences:
         """`num` test sentences, or all: always the same, the shortest first, so blocks of them need little padding.
 
         Lines of running text that follow each other are one draw. What is measured are whole draws, but for the last.
+
+        Arguments:
+            ids: Others than the corpus has for the words and ends of its test text, (L,).
         """
-        x, line_of = rows(self.corpus.test, self.space.max_length - 1)
+        lines = self.corpus.test if ids is None else replace(self.corpus.test, ids=ids)
+        x, line_of = rows(lines, self.space.max_length - 1)
         num_lines = len(line_of.unique()) * min(num, len(x)) // len(x)  # of which about so many rows are
         together = max(1, min(self.protocol["lines_per_draw"], num_lines // MIN_DRAWS))
         draw_of = line_of // together
@@ -189,7 +195,15 @@ class CorpusTask(Task):
         return self._each("word_perplexity", model, context, lambda one: perplexity(self._rate(one, self.units.words)))
 
     def measure_bits_per_byte(self, model: Any, context: Context) -> Measurement:
-        return self._each("bits_per_byte", model, context, lambda one: bits(self._rate(one, self.units.utf8)))
+        return self._each("bits_per_byte", model, context, lambda one: bits(self._rate(one, self.bytes_of(one))))
+
+    def measure_token_perplexity(self, model: Any, context: Context) -> Measurement:
+        found = {}
+        for one in self._scores(model, context):
+            if one.key in TEXTS:
+                splitting, num = model.count_tokens(self.texts(one.key))
+                found[f"token_perplexity.{one.key}.{splitting}"] = perplexity(self._rate(one, num.double()))
+        return Measurement(found)
 
     def measure_nll(self, model: Any, context: Context) -> Measurement:
         if self.streamed:
@@ -201,18 +215,25 @@ class CorpusTask(Task):
         posterior = self._posterior(model, context)
         threshold = self.protocol["active_units_threshold"]
         found = latents(posterior, model.prior(), threshold=threshold, rng=context.rng)
+        of_posterior, of_prior = (diagonal_gaussian("a distribution", one) for one in (posterior, model.prior()))
+        kl = of_posterior.kl_from(of_prior).cpu()
+        found[f"kl.n{len(kl)}"] = self.units.rate(kl, self.units.sentences, "exact")
+        if self.units.draw is not None:
+            for name in ("lower", "upper"):
+                key = f"mutual_information.{name}.n{len(kl)}"
+                note = "; ".join(filter(None, (found[key].note, "its error takes sentences for independent draws")))
+                found[key] = found[key].model_copy(update={"note": note})
         if offers(model, "log_likelihood"):
-            [elbo] = (one.log_p for one in self._scores(model, context) if one.key == "elbo")
-            parts = (diagonal_gaussian("a distribution", one) for one in (posterior, model.prior()))
-            nats = -elbo - next(parts).kl_from(next(parts)).cpu()
-            found["reconstruction.nats"] = self.units.rate(nats, self.units.sentences, "exact")
+            elbo = next(one for one in self._scores(model, context) if one.key == "elbo")
+            found["reconstruction.nats"] = self.units.rate(-elbo.log_p - kl, self.units.sentences, "exact")
         return Measurement(found)
 
     def measure_reconstruction(self, model: Any, context: Context) -> Measurement:
         self._need_sentences()
         blocks = self.test.to(context.rng.device).split(BLOCK)
         found = words_of(torch.cat([model.reconstruct(block).cpu() for block in blocks]))
-        return Measurement({"reconstruction.bleu4": bleu(found, [[text] for text in words_of(self.test)])})
+        draw = None if self.units.draw is None else self.units.draw.tolist()
+        return Measurement({"reconstruction.bleu4": bleu(found, [[text] for text in words_of(self.test)], draw=draw)})
 
     def measure_diversity(self, model: Any, context: Context) -> Measurement:
         self._need_sentences()
@@ -249,11 +270,29 @@ class CorpusTask(Task):
     def _scores_anew(self, model: Any, context: Context) -> list[SequenceLikelihood]:
         if not self.streamed:
             return sequence_likelihoods(model, self.test, self.space, self.budget, context.rng)
-        if not offers(model, "token_log_prob"):
-            raise MissingCapability("windows of a stream need token_log_prob, which the model does not offer")
-        size, stride = self.protocol["window"], self.protocol["stride"]
-        log_p = stream_log_prob(model.token_log_prob, self.test, size, stride, context.rng.device)
-        return [SequenceLikelihood("exact", "exact", log_p)]
+        found = []
+        if offers(model, "token_log_prob"):
+            size, stride = self.protocol["window"], self.protocol["stride"]
+            log_p = stream_log_prob(model.token_log_prob, self.test, size, stride, context.rng.device)
+            found.append(SequenceLikelihood("exact", "exact", log_p))
+        if offers(model, "score_text"):
+            log_p = model.score_text(self.texts("text")).double().cpu()
+            found.append(SequenceLikelihood("text", "lower_bound", log_p))
+        if not found:
+            raise MissingCapability("a stream needs token_log_prob or score_text, and the model offers neither")
+        return found
+
+    def texts(self, key: str) -> list[str]:
+        """The test text as a model of text reads it: sentences, or blocks of the stream; what is not known is <unk>."""
+        return [written(ids, self.corpus.vocabulary.words) for ids in self._pieces(self.test)]
+
+    def bytes_of(self, one: SequenceLikelihood) -> Tensor:
+        """Bytes of the text that was scored, (N,)."""
+        return self.units.utf8
+
+    def _pieces(self, x: Tensor) -> Sequence[Tensor]:
+        """What a model of text scores as one text each."""
+        return x.split(self.block) if self.streamed else x.unbind(0)
 
     def _each(
         self, name: str, model: Any, context: Context, made: Callable[[SequenceLikelihood], Estimate]

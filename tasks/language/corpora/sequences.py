@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,6 +33,19 @@ def rows(lines: Lines, max_words: int) -> tuple[Tensor, Tensor]:
     x[first[line] + place // max_words, place % max_words] = lines.ids[starts[line] + place]
     x[torch.arange(len(x)), (x != TokenSequence.PAD).sum(1)] = TokenSequence.EOS
     return x, line_of
+
+
+def written(ids: Tensor, words: Sequence[str]) -> str:
+    """Tokens (L,) as text: blanks between words, a new line for each EOS but one at the end, the end of the text."""
+    lines: list[list[str]] = [[]]
+    for token in ids.tolist():
+        if token == TokenSequence.EOS:
+            lines.append([])
+        elif token != TokenSequence.PAD:
+            lines[-1].append(words[token])
+    if not lines[-1]:
+        lines.pop()
+    return "\n".join(map(" ".join, lines))
 
 
 def windows(ids: Tensor, size: int) -> Tensor:

@@ -38,9 +38,16 @@ class Units:
         return torch.ones_like(self.words)
 
     def rate(self, nats: Tensor, units: Tensor, kind: Kind) -> Estimate:
-        """Σ nats / Σ units with its standard error, nats and units (N,); `kind` is that of log p."""
-        if self.block:
+        """Σ nats / Σ units with its standard error; `kind` is that of log p.
+
+        Arguments:
+            nats: (N,), or of a stream those of its blocks together, (G,).
+            units: (N,), or as many as nats.
+        """
+        if self.block and len(nats) == len(self.words):
             return stream_rate(nats, units, block=self.block, kind=kind)
+        if self.block:
+            return nats_per_unit(nats, units if len(units) == len(nats) else self._of_blocks(units), kind)
         if self.draw is None or bool(torch.isinf(nats).any()):
             return nats_per_unit(nats, units, kind)
         found = nats_per_unit(self._summed(nats), self._summed(units), kind)
@@ -53,7 +60,12 @@ class Units:
         """Numbers whose mean is the nats per word: one a draw (of a stream: a block, the last shorter)."""
         if not self.block:
             return rate_per_point(self._summed(nats), self._summed(self.words))
-        return rate_per_point(*(torch.stack([one.sum() for one in x.split(self.block)]) for x in (nats, self.words)))
+        of_blocks = self._of_blocks(nats) if len(nats) == len(self.words) else nats
+        return rate_per_point(of_blocks, self._of_blocks(self.words))
+
+    def _of_blocks(self, x: Tensor) -> Tensor:
+        """What the positions (N,) of each block have together, (G,)."""
+        return torch.stack([one.sum() for one in x.split(self.block)])
 
     def _summed(self, x: Tensor) -> Tensor:
         """What the sentences (N,) of each draw have together, (G,)."""

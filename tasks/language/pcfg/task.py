@@ -139,7 +139,6 @@ class PCFG(Task):
                 standardised(features(self.truth.grammar, x), real),
                 standardised(real, real),
                 num_clusters=clusters,
-                num_bootstraps=self.card.protocol["num_bootstraps"],
                 rng=self.rng("divergence", "clusters") if suffix else _cpu(context.rng),
             )
             for suffix, x in others.items()
