@@ -281,10 +281,24 @@ def test_answers_are_scored_given_their_contexts(causal: Path) -> None:
         for answer, value in zip(some, values, strict=True):
             by_token = token_loop(network, framed(tokenizer, context + answer)[:-1])
             assert float(value) == pytest.approx(float(by_token[num_context:].sum()), abs=TOLERANCE)
+    # white space at the end of a context is the answer's, since it is split with it
+    [ends_in_blank] = build(causal).choose(["the cat sees "], [["the dog", "runs", "7"]])
+    assert ends_in_blank.tolist() == found[0].tolist()
     with pytest.raises(UserError, match="question 1 adds no token"):
         build(causal).choose(["a", "b"], [[" dog"], [""]])
     with pytest.raises(UserError, match="and the window is of 24"):
         build(causal).choose([SENTENCES[3]], [[" dog"]])
+
+
+def test_a_token_that_joins_context_and_answer_is_scored(causal: Path) -> None:
+    """`sees` is one token, and `s` another; so is what it makes of the context's end that is scored."""
+    network, tokenizer = plain(causal)
+    whole, own = (tokenizer(text)["input_ids"] for text in ("the cat sees", "the cat se"))
+    same = next(at for at, (a, b) in enumerate(zip(whole, own, strict=False)) if a != b)
+    assert same < len(own)
+    by_token = token_loop(network, framed(tokenizer, "the cat sees")[:-1])
+    [found] = build(causal).choose(["the cat se"], [["es"]])
+    assert float(found) == pytest.approx(float(by_token[same:].sum()), abs=TOLERANCE)
 
 
 def test_a_masked_model_predicts_each_token_from_all_others(masked: Path) -> None:
@@ -334,6 +348,9 @@ def test_a_tokenizer_that_cannot_write_a_text_says_so(causal: Path) -> None:
     with pytest.raises(UserError, match="no EOS token"):
         _ = Encoder(pairs, len(pairs)).end
     assert Encoder(pairs, len(pairs)).start == 0
+    for side, name in ((words, "EOS is token 1"), (pairs, "BOS is token 0")):
+        with pytest.raises(UserError, match=name):
+            _ = Encoder(side, 0).start if side is pairs else Encoder(side, 1).end
 
 
 def test_what_spells_a_marker_is_text(causal: Path) -> None:
@@ -378,6 +395,49 @@ def test_weights_that_are_not_there_are_not_made_up(causal: Path, tmp_path: Path
     del tensors[name]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     assert "lacks 1 weights" in refused(folder) and "h.1.mlp.c_fc.weight" in refused(folder)
+
+
+def test_layers_that_the_config_leaves_out_are_not_left_out_silently(causal: Path, tmp_path: Path) -> None:
+    folder = copied(causal, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"n_layer": 1}))
+    assert "have layers that config.json leaves out" in refused(folder) and "h.1." in refused(folder)
+
+
+def test_a_further_head_and_a_pooler_are_no_further_layers(masked: Path, tmp_path: Path) -> None:
+    folder = copied(masked, tmp_path)
+    config = transformers.BertConfig.from_pretrained(masked)
+    shaken(transformers.BertForPreTraining(config)).save_pretrained(folder)
+    assert build(folder)._loaded.masked
+
+
+def test_weights_that_are_no_numbers_are_refused(causal: Path, tmp_path: Path) -> None:
+    folder, (network, _) = copied(causal, tmp_path), plain(causal)
+    with torch.no_grad():
+        network.transformer.ln_f.weight[3] = torch.nan
+    network.save_pretrained(folder)
+    assert "gives NaN" in refused(folder)
+
+
+def test_positions_that_depend_on_the_batch_end_where_they_begin_to() -> None:
+    """Phi-3's: a text beside one that is longer than the first length would have other positions."""
+    sizes = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 24}
+    rotary = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    config = transformers.Phi3Config(
+        **sizes,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        original_max_position_embeddings=8,
+        rope_parameters=rotary | {"original_max_position_embeddings": 8},
+        pad_token_id=0,
+    )
+    network = shaken(transformers.Phi3ForCausalLM(config))
+    assert num_positions(network) == 8
+    parts, short = readout(network), [2, 5, 6, 7, 8]
+    within, beyond = ([short, list(range(2, 2 + num))] for num in (9, 20))
+    alone = float(score(parts, windows([short], 8, 8), tokens_per_batch=99))
+    assert float(score(parts, windows(within, 8, 8), tokens_per_batch=99)[0]) == pytest.approx(alone, abs=TOLERANCE)
+    assert float(score(parts, windows(beyond, 32, 8), tokens_per_batch=99)[0]) != pytest.approx(alone, abs=0.1)
 
 
 def test_other_kinds_of_models_are_refused(causal: Path, tmp_path: Path) -> None:

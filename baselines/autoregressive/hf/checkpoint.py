@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -116,7 +116,29 @@ def load(folder: Path) -> Loaded:
     if missing := sorted(found["missing_keys"]):
         # transformers would go on with random numbers there
         raise UserError(f"{folder}: {WEIGHTS[0]} lacks {len(missing)} weights of the network, {missing[0]} first")
+    if further := _further_layers(found["unexpected_keys"], network.state_dict()):
+        raise UserError(f"{folder}: the weights have layers that config.json leaves out, with {further[0]} first")
     return Loaded(_fused(network.float().eval().requires_grad_(False)), tokenizer, masked)
+
+
+def _further_layers(unexpected: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The weights of layers that the network lacks, while it has others of that kind: `h.2` where there is `h.0`.
+
+    What else is unexpected is a pooler, a second head, or a table that older versions of the library stored.
+    """
+    layers = {layer for name in known for layer in _layers(name)}
+    kinds = {layer.rpartition(".")[0] for layer in layers}
+    return sorted(
+        name
+        for name in unexpected
+        if any(one not in layers and one.rpartition(".")[0] in kinds for one in _layers(name))
+    )
+
+
+def _layers(name: str) -> list[str]:
+    """`a.h.2` of a weight that is called a.h.2.b: its name up to each number in it."""
+    parts = name.split(".")
+    return [".".join(parts[: place + 1]) for place, part in enumerate(parts) if part.isdigit()]
 
 
 def _fused(network: Any) -> Any:

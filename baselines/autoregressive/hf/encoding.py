@@ -28,21 +28,31 @@ class Encoder:
 
     @property
     def start(self) -> int:
-        """What stands before the first token: BOS, or EOS where the tokenizer has no BOS.
-
-        Raises:
-            UserError: It has neither.
-        """
-        found = self.tokenizer.bos_token_id
-        return self.end if found is None else int(found)
+        """What stands before the first token: BOS, or EOS where the tokenizer has no BOS."""
+        return self.mark("bos", "eos")
 
     @property
     def end(self) -> int:
-        """What stands behind the last token and is scored: EOS. UserError where the tokenizer has none."""
-        found = self.tokenizer.eos_token_id
-        if found is None:
+        """What stands behind the last token and is scored: EOS."""
+        if self.tokenizer.eos_token_id is None:
             raise UserError("the checkpoint's tokenizer has no EOS token: the end of a text has no probability")
-        return int(found)
+        return self.mark("eos")
+
+    def mark(self, *names: str) -> int:
+        """The id of the first of the marks with these names that the tokenizer has.
+
+        Raises:
+            UserError: It has none, or the network does not know the id.
+        """
+        found = (getattr(self.tokenizer, f"{name}_token_id") for name in names)
+        chosen = next((one for one in found if one is not None), None)
+        if chosen is None:
+            raise UserError(f"the checkpoint's tokenizer has no {' or '.join(name.upper() for name in names)} token")
+        if chosen >= self.num_ids:
+            raise UserError(
+                f"the tokenizer's {names[0].upper()} is token {chosen}, and the network knows {self.num_ids} only"
+            )
+        return int(chosen)
 
     @property
     def name(self) -> str:

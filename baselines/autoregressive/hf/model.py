@@ -18,7 +18,7 @@ from .checkpoint import Loaded, digest, load, locate
 from .encoding import Encoder
 from .masked import pseudo_log_prob
 from .readout import readout
-from .scoring import score, score_answers, windows
+from .scoring import common_prefix, score, score_answers, windows
 
 MANY = 1_000_000  # tokenizers state a limit beyond this where they know none
 TOKENS = {"cpu": 1024}  # more are no faster, and take memory
@@ -106,8 +106,9 @@ class HuggingFace(Model):
     def choose(self, contexts: Sequence[str], answers: Sequence[Sequence[str]]) -> list[Tensor]:
         """log p of each answer given its context, for each of N questions a tensor (num_answers,) of nats, float64.
 
-        A context and its answer are split together, and those tokens count as the answer's that come behind as many as
-        the context has by itself. The start stands in front; no end is scored. Shared text in front is read once.
+        A context and its answer are split together, white space at the context's end being the answer's. From the first
+        token on that the context by itself does not have, all are scored, so that a token which joins the end of the
+        context with the answer is. The start stands in front; no end is scored. Shared text in front is read once.
 
         Raises:
             MissingCapability: The checkpoint is of a masked model.
@@ -131,13 +132,13 @@ class HuggingFace(Model):
             MissingCapability: The checkpoint is of a causal model.
             UserError: The tokenizer cannot write a text or lacks a mask, or a text is longer than the window.
         """
-        network, tokenizer, masked = self._loaded.network, self._loaded.tokenizer, self._loaded.masked
+        network, masked = self._loaded.network, self._loaded.masked
         if not masked:
             raise MissingCapability("a causal model reads no later token; it is measured by score_text")
-        first, last = (_either(tokenizer, *names) for names in (("cls", "bos"), ("sep", "eos")))
-        mask = _either(tokenizer, "mask")
+        encoder = self._encoder(lossless=False)
+        first, last, mask = (encoder.mark(*names) for names in (("cls", "bos"), ("sep", "eos"), ("mask",)))
         texts = self.space.text(x.cpu())
-        ids = [[first, *tokens, last] for tokens in self._encoder(lossless=False).encode(texts)]
+        ids = [[first, *tokens, last] for tokens in encoder.encode(texts)]
         if (longest := max(map(len, ids))) > self.window:
             raise UserError(f"a text has {longest} tokens, and the masked model reads {self.window}")
         return pseudo_log_prob(network, ids, mask=mask).to(x.device)
@@ -200,12 +201,20 @@ class HuggingFace(Model):
 def num_positions(network: Any) -> int | None:
     """Tokens for which a transformers model has positions; None if it states no limit.
 
+    Positions of the kind `longrope` are others in a batch that goes beyond the length which the model was first trained
+    on, so that log p of a text would depend on the texts beside it: that length is the limit.
+
     RoBERTa and its kin count positions from the padding's id + 1 on, so the rows up to there of the table of positions,
     which has as many as the config states, are of no token.
     """
-    stated = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+    config = network.config.get_text_config()
+    stated = getattr(config, "max_position_embeddings", None)
     if not stated or stated < 1:
         return None
+    rotary = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if "longrope" in (rotary.get("rope_type"), rotary.get("type")):
+        first = rotary.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", 0)
+        return min(int(stated), int(first or stated))
     for name, module in network.named_modules():
         weight, padding = getattr(module, "weight", None), getattr(module, "padding_idx", None)
         if "position" in name and padding is not None and weight is not None and len(weight) == stated:
@@ -221,22 +230,15 @@ def answer_tokens(
     Arguments:
         start: Whether the start stands in front.
     """
-    own = [len(tokens) for tokens in encoder.encode(contexts)]
+    bare = [context.rstrip() for context in contexts]
+    own = encoder.encode(bare)
     both = [context + answer for context, some in zip(contexts, answers, strict=True) for answer in some]
     of = [number for number, some in enumerate(answers) for _ in some]
     first = [encoder.start] if start else []
-    sequences = [[*first, *tokens] for tokens in encoder.encode(both)]
-    num_scored = [len(one) - len(first) - own[number] for one, number in zip(sequences, of, strict=True)]
+    together = encoder.encode(both)
+    sequences = [[*first, *tokens] for tokens in together]
+    num_scored = [len(one) - common_prefix([one, own[number]]) for number, one in zip(of, together, strict=True)]
     if num_scored and min(num_scored) < 1:
         at = num_scored.index(min(num_scored))
         raise UserError(f"the answer to question {of[at]} adds no token to its context: nothing is to be scored")
     return sequences, num_scored
-
-
-def _either(tokenizer: Any, *names: str) -> int:
-    """The id of the first of the special tokens with these names that the tokenizer has."""
-    found = [getattr(tokenizer, f"{name}_token_id") for name in names]
-    chosen = next((one for one in found if one is not None), None)
-    if chosen is None:
-        raise UserError(f"the checkpoint's tokenizer has no {' or '.join(name.upper() for name in names)} token")
-    return int(chosen)

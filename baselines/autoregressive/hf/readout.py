@@ -49,7 +49,7 @@ def readout(network: Any) -> Readout:
 
     Raises:
         UserError: Logits change with a token behind them. Checkpoints of causal classes may be so, by their config
-            (`is_decoder`, `causal`): they read what they are asked to predict.
+            (`is_decoder`, `causal`): they read what they are asked to predict. Or logits are NaN.
     """
     head, body = network.get_output_embeddings(), network.base_model
     device = next(network.parameters()).device
@@ -57,6 +57,8 @@ def readout(network: Any) -> Readout:
     ids = torch.tensor([[0, 1, 2], [0, 1, 3]], device=device) % network.config.get_text_config().vocab_size
     with torch.inference_mode():
         logits = network(input_ids=ids, use_cache=False).logits
+        if bool(logits.isnan().any()):
+            raise UserError("the checkpoint's network gives NaN for its first tokens: its weights are damaged")
         before = logits[:, :-1]
         if not torch.allclose(*before, rtol=0, atol=SAME * float(before.abs().max())):
             raise UserError(
