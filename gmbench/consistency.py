@@ -12,6 +12,7 @@ from gmbench.identity import external_identity, run_identity
 from gmbench.plugin import NAME_PATTERN, MetricCard, TaskCard
 from gmbench.record import Record, short_hash
 
+BEATS_THE_TRUTH = "better than the truth: not a probability distribution, or an error"
 _ROUNDING = 1e-5  # of float32 values, relative to their mean size
 _ROUNDING_OF_A_NULL = 1e-4  # of float32 log probabilities of some tens of nats, averaged
 

@@ -43,8 +43,9 @@ def evaluate(
     """Measures a model that was trained elsewhere and records the result with the subject `external`.
 
     Arguments:
-        model: Any object with some of the capability methods: `sample(num)`, `log_prob(x)`, `energy(x)`,
-            `couplings()`, `sampler()`. `sample` and `log_prob` may take a keyword `rng` (a torch.Generator).
+        model: Any object with some of the capability methods of `gmbench.model`: `sample(num)`, `log_prob(x)`,
+            `token_log_prob(x)`, `score_text(texts)`, `energy(x)`, `encode(x)`, … `sample` and `log_prob` may take a
+            keyword `rng` (a torch.Generator). What x is, the task's space says: `gmbench.spaces`.
         task: A task's name, or the path of its plugin folder.
         track: The budget with which is measured.
         name: What the model is called in the record; no name of a plugin.

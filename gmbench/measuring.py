@@ -122,7 +122,7 @@ def measure(
     found = Measured()
     wall, process = time.perf_counter(), time.process_time()
     device = model.device if isinstance(model, Model) else torch.device("cpu")
-    draws = draws or Draws(model, stream("measure/draws", seed, device=device))
+    draws = draws or Draws(model, stream("measure/draws", seed, device=device), task.space)
     measured = _Offered(model, task.space)
     progress.stage("measure", len(task.card.metrics), 0)
     for done, (name, card) in enumerate(task.card.metrics.items(), start=1):

@@ -43,10 +43,14 @@ class TrackBudget(_Strict):
 
 
 class Variant(_Strict):
-    """One setting of a task, written as named factors: `lattice=10x10,sigma=0.1`."""
+    """One setting of a task, written as named factors: `lattice=10x10,sigma=0.1`.
+
+    `requires`: capabilities that its headline needs, where these are others than the metric says.
+    """
 
     name: str
     tracks: list[Track]
+    requires: list[str] = []
 
     @property
     def factors(self) -> dict[str, str]:

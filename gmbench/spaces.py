@@ -114,6 +114,18 @@ class TokenSequence(Space):
         if not ((x == self.PAD) == after).all():
             raise ValueError(f"{what}: padding (token {self.PAD}) belongs after the end, and nothing else does")
 
+    def finish(self, x: Tensor) -> Tensor:
+        """Tokens x (B, max_length), drawn without regard to their ends, as points of this space.
+
+        Of sequences, what stands behind the first EOS becomes padding, and a row without EOS gets it at its end.
+        """
+        if not self.ends:
+            return x
+        x = x.clone()
+        x[~(x == self.EOS).any(1), -1] = self.EOS
+        x[((x == self.EOS).cumsum(1) - (x == self.EOS).long()) > 0] = self.PAD
+        return x
+
     def text(self, x: Tensor) -> list[str]:
         """Rows x (B, T) as they are written, without EOS and padding."""
         if not self.words:

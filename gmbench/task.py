@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmbench.errors import MissingCapability
+from gmbench.errors import MissingCapability, UserError
 from gmbench.estimate import Estimate
 from gmbench.model import Data, offers
 from gmbench.plugin import TaskCard
@@ -41,10 +41,11 @@ class Draws:
     Arguments:
         model: A model with the capability `sample`.
         rng: The stream, on the model's device.
+        space: Where they must lie; None where that was seen to.
     """
 
-    def __init__(self, model: Any, rng: torch.Generator) -> None:
-        self._model, self._rng = model, rng
+    def __init__(self, model: Any, rng: torch.Generator, space: Space | None = None) -> None:
+        self._model, self._rng, self._space = model, rng, space
         self._drawn: Tensor | None = None
         self.seconds = 0.0
 
@@ -54,12 +55,17 @@ class Draws:
         return len(self._drawn) / self.seconds if self._drawn is not None and self.seconds else None
 
     def __call__(self, num: int) -> Tensor:
-        """The first `num` samples (num, ...), on the CPU."""
+        """The first `num` samples (num, ...), on the CPU; UserError if they are no points of the space."""
         missing = num - (0 if self._drawn is None else len(self._drawn))
         if missing > 0:
             begin = time.perf_counter()
             new = self._model.sample(missing, rng=self._rng).cpu()
             self.seconds += time.perf_counter() - begin
+            if self._space is not None:
+                try:
+                    self._space.validate(new, "samples")
+                except ValueError as error:
+                    raise UserError(f"the model's sample gave what is no point of the task: {error}") from None
             self._drawn = new if self._drawn is None else torch.cat([self._drawn, new])
         assert self._drawn is not None
         return self._drawn[:num]

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gmbench.consistency import BEATS_THE_TRUTH, headline_beats_the_truth
 from gmbench.estimate import Estimate
 from gmbench.leaderboard.markdown import number
 from gmbench.plugin import TaskCard
@@ -48,6 +49,8 @@ def print_result(console: Console, record: Record, card: TaskCard, folder: Path)
         console.print(f"not measured: {name}: {reason}", style="dim")
     console.print(legend(record, card), style="dim")
     console.print(f"cost: {_cost(record)}")
+    if record.subject == "run" and headline_beats_the_truth(record, card):
+        console.print(f"note: {record.headline} is {BEATS_THE_TRUTH}; it cannot be submitted", style="red")
     if record.cost.over_ceiling:
         console.print(f"note: slower than the track {record.track} is meant to be", style="yellow")
     console.print(f"record: {folder / RECORD}")

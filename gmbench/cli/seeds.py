@@ -6,6 +6,7 @@ from gmbench.errors import UserError
 from gmbench.plugin import TaskCard
 
 ALL = "all"
+MANY = 2**32  # what numpy and scikit-learn take
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -19,8 +20,11 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         first, dots, last = part.strip().partition("..")
         if not first.isdecimal() or (dots and not last.isdecimal()):
-            raise UserError(f"--seed {text!r}: seeds are written as 3, 0..4 or 0,2,5")
-        chosen = range(int(first), int(last if dots else first) + 1)
+            raise UserError(f"--seed {text!r}: seeds are whole numbers from 0 on, written as 3, 0..4 or 0,2,5")
+        begin, end = int(first), int(last if dots else first)
+        if max(begin, end) >= MANY:
+            raise UserError(f"--seed {text!r}: seeds are below {MANY:,}")
+        chosen = range(begin, end + 1)
         if not chosen:
             raise UserError(f"--seed {text!r}: {part} is empty, the last seed comes before the first")
         seeds.extend(seed for seed in chosen if seed not in seeds)

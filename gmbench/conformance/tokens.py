@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,18 +27,18 @@ def sequences_come_back(m: Any) -> None:
 
 def token_log_probs_make_up_log_prob(m: Any) -> None:
     space = _space(m)
-    each, target = m.ask("token_log_prob")(m.points), _targets(m, m.points)
+    each, target = _asked(m, "token_log_prob")(m.points), _targets(m, m.points)
     require(each.shape == target.shape, f"token_log_prob gave {tuple(each.shape)} for {tuple(target.shape)} positions")
     require(not bool(each[target == space.PAD].any()), "token_log_prob is not 0 where a sequence is padded")
     require(bool((each <= TOLERANCE).all()), "token_log_prob is above 0: no probability is above 1")
-    total = m.ask("log_prob")(m.points, rng=stream("check"))
+    total = _asked(m, "log_prob")(m.points, rng=stream("check"))
     gap = float((each.double().sum(1) - total.double()).abs().max())
     require(gap < TOLERANCE * target.shape[1], f"token_log_prob sums to log_prob less {gap:.3g} nats")
 
 
 def token_log_prob_looks_back_only(m: Any) -> None:
     space, x = _space(m), m.points
-    ask = m.ask("token_log_prob")
+    ask = _asked(m, "token_log_prob")
     before, begin = ask(x), x.shape[1] - space.max_length
     cut = max(1, int((_targets(m, x) != space.PAD).sum(1).min()) // 2)
     other = x.clone()
@@ -86,6 +87,12 @@ def _space(m: Any) -> TokenSequence:
     return space
 
 
+def _asked(m: Any, name: str) -> Callable[..., Any]:
+    """The method of a capability, without gradients, as it is measured."""
+    method: Callable[..., Any] = torch.no_grad()(m.ask(name))
+    return method
+
+
 def _targets(m: Any, x: Tensor) -> Tensor:
     return m.data.space.split(x)[1] if isinstance(m.data.space, TokenPair) else x
 
@@ -95,7 +102,7 @@ def _next(m: Any, position: int) -> Tensor:
     space = _space(m)
     if space.vocab_size > MAX_VOCABULARY:
         raise Skipped(f"a vocabulary of {space.vocab_size}")
-    ask, begin = m.ask("token_log_prob"), m.points.shape[1] - space.max_length
+    ask, begin = _asked(m, "token_log_prob"), m.points.shape[1] - space.max_length
     # of pairs the first one, whose source the samples are drawn for
     longest = 0 if begin else int((m.points != space.PAD).sum(1).argmax())
     x = m.points[longest : longest + 1].repeat(space.vocab_size, 1)

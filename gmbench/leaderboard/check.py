@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from gmbench.consistency import bad_name, contradictions, headline_beats_the_truth, points_contradiction
+from gmbench.consistency import (
+    BEATS_THE_TRUTH,
+    bad_name,
+    contradictions,
+    headline_beats_the_truth,
+    points_contradiction,
+)
 from gmbench.errors import UserError
 from gmbench.leaderboard.collect import POINTS_SUFFIX, Entry, read_entry, record_paths
 from gmbench.leaderboard.generate import pages
 from gmbench.leaderboard.missing import missing_plugins
-from gmbench.leaderboard.rank import BEATS_THE_TRUTH
 from gmbench.plugin import ModelCard, TaskCard
 from gmbench.record import read_points, sha256_of
 from gmbench.registry import Plugin, Registry, discover

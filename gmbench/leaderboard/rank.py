@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add, mul, sub
 
-from gmbench.consistency import beats_the_truth
+from gmbench.consistency import BEATS_THE_TRUTH, beats_the_truth
 from gmbench.leaderboard.collect import Row
 from gmbench.leaderboard.statistics import holm_with_the_best, mean, two_sided_t, variance
 from gmbench.plugin import MetricCard
 
 LEVEL = 0.05
-BEATS_THE_TRUTH = "better than the truth: not a probability distribution, or an error"
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ def add_runs(folders: Sequence[Path], root: Path, registry: Registry | None = No
         raise UserError(f"no folder {root}: --to names the folder 'leaderboards' of a checkout")
     registry = registry or discover()
     chosen: dict[Path, Path] = {}
-    for folder in folders:
-        path = record_path(root, validate_run(folder, registry))
+    for folder, record in zip(folders, _validated(folders, registry), strict=True):
+        path = record_path(root, record)
         for other in (path, chosen.get(path, folder) / RECORD):
             _require_no_other(folder / RECORD, other)
         chosen[path] = folder
@@ -40,6 +40,21 @@ def add_runs(folders: Sequence[Path], root: Path, registry: Registry | None = No
             write_atomically(path.with_suffix(f".{POINTS}"), (folder / POINTS).read_bytes())
         write_atomically(path, content)
     return added
+
+
+def _validated(folders: Sequence[Path], registry: Registry) -> list[Record]:
+    """The records of run folders; what is wrong with the first bad one, and which others are bad."""
+    found, faults = [], {}
+    for folder in folders:
+        try:
+            found.append(validate_run(folder, registry))
+        except UserError as error:
+            faults[folder] = str(error)
+    if faults:
+        first, *others = faults
+        more = f" (and {len(others)} more are refused: {', '.join(map(str, others))})" if others else ""
+        raise UserError(f"{faults[first]}{more}")
+    return found
 
 
 def _require_no_other(path: Path, there: Path) -> None:

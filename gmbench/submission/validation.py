@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gmbench.consistency import bad_name, contradictions, points_contradiction
+from gmbench.consistency import (
+    BEATS_THE_TRUTH,
+    bad_name,
+    contradictions,
+    headline_beats_the_truth,
+    points_contradiction,
+)
 from gmbench.errors import UserError
 from gmbench.plugin import ModelCard, TaskCard
 from gmbench.record import POINTS, RECORD, Record, read_points, read_record, sha256_of
@@ -63,6 +69,8 @@ def _against_task(record: Record, registry: Registry) -> list[str]:
         found.append(f"the card and the record differ in the metrics {', '.join(dict.fromkeys(unlike))}")
     if record.headline and record.headline.partition(".")[0] != card.headline:
         found.append(f"the headline {record.headline!r} is not of the metric {card.headline}")
+    elif record.subject == "run" and headline_beats_the_truth(record, card):
+        found.append(f"{record.headline} is {record.metrics[record.headline].value:.6g}, {BEATS_THE_TRUTH}")
     return found + _source_problems(record, "task", plugin)
 
 
@@ -97,7 +105,7 @@ def _source_problems(record: Record, kind: str, plugin: Plugin) -> list[str]:
         return []
     return [
         f"made by other code than that of the {kind} {plugin.card.name} in {plugin.folder}, "
-        f"although both are version {plugin.card.version}"
+        f"although both are version {plugin.card.version}: run it again with --force, or leave this folder out"
     ]
 
 

@@ -12,8 +12,9 @@ of the time; the time is the process's own. What lm-eval does around its model (
 both sides. `extra_info` has lm-eval's time over ours, at its default batch size of 1 and at 32, and the number of
 tokens. Asserted is that all log-likelihoods are equal.
 
-Ours reads the checkpoint as `hf` loads it, with GELU in one pass. The network is a GPT-2 of 4 layers and 128 dimensions with random weights, the tokenizer a byte-level BPE trained on the
-text of Python's own documentation of its language, which also is what is scored.
+Ours reads the checkpoint as `hf` loads it, with GELU in one pass. The network is a GPT-2 of 4 layers and 128 dimensions
+with random weights, the tokenizer a byte-level BPE trained on the text of Python's own documentation of its language,
+which also is what is scored.
 """
 
 from __future__ import annotations

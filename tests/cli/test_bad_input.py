@@ -39,7 +39,7 @@ def refused(done: Any, *expected: str, code: int = 2) -> None:
         ((*RUN, "--set", "num_steps=many"), "num_steps"),
         ((*RUN, "--set", "num_steps=0"), "greater than or equal to 1"),
         ((*RUN, "--set", "num_steps"), "name=value"),
-        ((*RUN, "--seed", "1..x"), "seeds are written as"),
+        ((*RUN, "--seed", "1..x"), "seeds are whole numbers"),
         ((*RUN, "--seed", "3..1"), "is empty"),
         (("frobnicate",), "no command is named 'frobnicate'"),
     ],
@@ -213,9 +213,42 @@ def test_error_in_a_library_names_the_line_of_the_plugin(gmbench: Call, coins: P
 def test_log_prob_of_a_wrong_shape(gmbench: Call, coins: Path, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "wide", coins, name='"wide"')
     text = (folder / "model.py").read_text()
-    (folder / "model.py").write_text(text.replace(').sum(-1)', ')'))
+    (folder / "model.py").write_text(text.replace(").sum(-1)", ")"))
     done = gmbench("run", "--task", "coin_task", "--model", folder)
     refused(done, "log_prob gave shape (1000, 4) for 1000 points where (1000,) is expected")
+
+
+def test_samples_that_are_no_points(gmbench: Call, coins: Path, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "grey", coins, name='"grey"')
+    text = (folder / "model.py").read_text()
+    (folder / "model.py").write_text(text.replace("self.logits.sigmoid()).float()", "self.logits.sigmoid()).float() / 2"))
+    assert (folder / "model.py").read_text() != text
+    refused(
+        gmbench("run", "--task", "coin_task", "--model", folder), "sample gave what is no point", "other than 0 and 1"
+    )
+
+
+def test_a_number_that_no_distribution_can_have_is_said_at_once(gmbench: Call, coins: Path, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "loud", coins, name='"loud"')
+    text = (folder / "model.py").read_text()
+    (folder / "model.py").write_text(text.replace(").sum(-1)", ").sum(-1) * 0.2"))
+    done = gmbench("run", "--task", "coin_task", "--model", folder)
+    assert done.code == 0 and "better than the truth" in done.out and "cannot be submitted" in done.out
+    assert "better than the truth" not in gmbench(*RUN).out
+
+
+def test_a_model_that_cannot_have_the_headline_is_told_before_it_is_fitted(
+    gmbench: Call, coins: Path, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "mute", coins, name='"mute"', capabilities='["sample"]')
+    done = gmbench("run", "--task", "coin_task", "--model", folder, "--set", "nan_at_step=0")
+    assert "note: no headline and no rank on" in done.err and "excess_nats needs log_prob" in done.err
+    assert "no headline and no rank" not in gmbench(*RUN).err
+
+
+@pytest.mark.parametrize("seed", ["-1", "4294967296", "0..4294967296", "one"])
+def test_seeds_that_are_none(gmbench: Call, seed: str) -> None:
+    refused(gmbench(*RUN, "--seed", seed), "--seed", "seeds are")
 
 
 def test_run_that_another_process_holds(gmbench: Call, tmp_path: Path) -> None:

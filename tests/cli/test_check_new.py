@@ -11,9 +11,9 @@ import pytest
 Call = Callable[..., Any]
 
 
-@pytest.mark.parametrize("kind", ["model", "task"])
-def test_a_new_plugin_passes_the_checks(gmbench: Call, tmp_path: Path, kind: str) -> None:
-    made = gmbench("new", kind, "my_thing", "--out", "plugins")
+@pytest.mark.parametrize(("kind", "more"), [("model", []), ("model", ["--space", "tokens"]), ("task", [])])
+def test_a_new_plugin_passes_the_checks(gmbench: Call, tmp_path: Path, kind: str, more: list[str]) -> None:
+    made = gmbench("new", kind, "my_thing", "--out", "plugins", *more)
     assert made.code == 0 and "plugins/my_thing" in made.out
     checked = gmbench("check", "plugins/my_thing", "--json")
     assert checked.code == 0, checked.out
@@ -26,6 +26,24 @@ def test_new_model_runs_on_new_task(gmbench: Call, tmp_path: Path) -> None:
     gmbench("new", "task", "my_task")
     record = gmbench("run", "--task", "./my_task", "--model", "./my_model", "--track", "smoke", "--json").json
     assert record["status"] == "done" and abs(record["metrics"]["excess_nats.exact"]["value"]) < 0.1
+
+
+def test_a_new_model_of_tokens_learns_which_word_follows_which(gmbench: Call, tmp_path: Path) -> None:
+    made = gmbench("new", "model", "my_model", "--space", "tokens")
+    assert "--task pcfg" in made.out
+    run = ("run", "--task", "pcfg", "--model", "./my_model", "--track", "smoke", "--json")
+    metrics = gmbench(*run, "--set", "num_steps=300").json["metrics"]
+    assert 0.3 < metrics["excess_nats.exact"]["value"] < 1.0  # bigrams: 2.20 nats a word where 1.69 are the truth's
+    assert "agreement.all" in metrics and "diversity.distinct1.n200" in metrics
+    Path("some.txt").write_text("the cat sees a dog\n" * 300)
+    stream = ("run", "--task", "text_file:some.txt", "--variant", "context=stream")
+    streamed = gmbench(*stream, *run[3:], "--set", "num_steps=20")
+    assert streamed.json["headline"] == "word_nats.exact"
+
+
+def test_a_template_that_is_not_there(gmbench: Call, tmp_path: Path) -> None:
+    done = gmbench("new", "model", "my_model", "--space", "token")
+    assert done.code == 2 and "did you mean 'tokens'" in done.err and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["My", "../up", "a-b", "1st", ""])

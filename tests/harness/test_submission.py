@@ -134,6 +134,26 @@ def test_a_better_number_does_not_agree_with_its_test_points(run_folder: Path, r
         add_runs([run_folder], root)
 
 
+def test_what_no_distribution_can_have_is_refused(run_folder: Path) -> None:
+    record = read_record(run_folder / "record.json")
+    key = record.headline
+    cheat = record.metrics[key].model_copy(update={"value": -0.5, "stderr": 0.1})
+    (problem,) = problems(record.model_copy(update={"metrics": record.metrics | {key: cheat}}), discover())
+    assert f"{key} is -0.5, better than the truth" in problem
+    noisy = cheat.model_copy(update={"stderr": 0.2})
+    assert not problems(record.model_copy(update={"metrics": record.metrics | {key: noisy}}), discover())
+
+
+def test_all_that_are_refused_are_named(run_folder: Path, root: Path, tmp_path: Path) -> None:
+    others = [tmp_path / "one", tmp_path / "two"]
+    for other in others:
+        shutil.copytree(run_folder, other)
+        (other / "points.f32.gz").unlink()
+    with pytest.raises(UserError, match=r"one/points.f32.gz is missing .and 1 more are refused: .*two") as caught:
+        add_runs([others[0], run_folder, others[1]], root)
+    assert "\n" not in str(caught.value) and not list(root.iterdir())
+
+
 def test_a_headline_of_another_metric_is_refused(run_folder: Path) -> None:
     record = read_record(run_folder / "record.json")
     (problem,) = problems(record.model_copy(update={"headline": "bit_error"}), discover())
@@ -145,7 +165,7 @@ def test_a_run_of_other_code_is_refused(run_folder: Path) -> None:
     for kind in ("task", "model"):
         other = record.model_copy(update={"source_sha256": record.source_sha256 | {kind: "0" * 64}})
         (problem,) = problems(other, discover())
-        assert f"other code than that of the {kind} coin_{kind}" in problem
+        assert f"other code than that of the {kind} coin_{kind}" in problem and "--force" in problem
 
 
 def test_an_external_model_without_weights_can_be_submitted(coins: Path, tmp_path: Path, root: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gmbench.consistency import BEATS_THE_TRUTH
 from gmbench.leaderboard.collect import Row
-from gmbench.leaderboard.rank import BEATS_THE_TRUTH, Ranked, rank
+from gmbench.leaderboard.rank import Ranked, rank
 from gmbench.plugin import MetricCard
 
 Make = Callable[..., Row]

@@ -15,21 +15,35 @@ Name = Annotated[str, typer.Argument(help="Lower-case letters, digits and unders
 Out = Annotated[str, typer.Option(help="The folder in which the plugin's folder is made.")]
 
 
+# Which template is of a space, and where to try what it makes.
+MODELS = {"binary": ("model", "ising --variant lattice=4x4"), "tokens": ("model_of_tokens", "pcfg")}
+
+
 @app.command()
-def model(name: Name, out: Out = ".", debug: Debug = False) -> None:
+def model(
+    name: Name,
+    out: Out = ".",
+    space: Annotated[str, typer.Option(help=f"What it is a model of: {' or '.join(MODELS)}.")] = "binary",
+    debug: Debug = False,
+) -> None:
     """Write a minimal model: a manifest and model.py."""
-    folder = _write("model", name, out)
-    print(f"{folder} is made; try it: gmbench run --task ising --variant lattice=4x4 --track smoke --model {folder}")
+    from gmbench.errors import UserError, nearest
+
+    if space not in MODELS:
+        raise UserError(f"--space {space}: there are templates of {', '.join(MODELS)}{nearest(space, MODELS)}")
+    template, where = MODELS[space]
+    folder = _write("model", name, out, template)
+    print(f"{folder} is made; try it: gmbench run --task {where} --track smoke --model {folder}")
 
 
 @app.command()
 def task(name: Name, out: Out = ".", debug: Debug = False) -> None:
     """Write a minimal task: a manifest and task.py."""
-    folder = _write("task", name, out)
+    folder = _write("task", name, out, "task")
     print(f"{folder} is made; try it: gmbench run --task {folder} --track smoke --model independent_bits")
 
 
-def _write(kind: str, name: str, out: str) -> str:
+def _write(kind: str, name: str, out: str, template: str) -> str:
     from gmbench.errors import UserError
     from gmbench.plugin import NAME_PATTERN
     from gmbench.registry import discover
@@ -41,12 +55,12 @@ def _write(kind: str, name: str, out: str) -> str:
         raise UserError(f"a {kind} is named {name!r} already ({taken.folder}), and results go by names")
     folder = out_folder(out) / name
     class_name = "".join(word.capitalize() for word in name.split("_"))
-    templates = Path(__file__).parents[2] / "templates" / kind
+    templates = Path(__file__).parents[2] / "templates" / template
     try:
         folder.mkdir(parents=True)
-        for template in sorted(templates.glob("*.txt")):
-            text = template.read_text(encoding="utf-8").replace("NAME", name).replace("CLASS", class_name)
-            (folder / template.stem).write_text(text, encoding="utf-8")
+        for file in sorted(templates.glob("*.txt")):
+            text = file.read_text(encoding="utf-8").replace("NAME", name).replace("CLASS", class_name)
+            (folder / file.stem).write_text(text, encoding="utf-8")
     except FileExistsError:
         raise UserError(f"{folder} exists already; nothing was written") from None
     except OSError as error:

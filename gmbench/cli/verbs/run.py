@@ -75,6 +75,8 @@ def command(
     if dry_run:
         _show_plans(plans, as_json)
         return
+    for line in dict.fromkeys(filter(None, map(_without_headline, plans))):
+        print(line, file=sys.stderr)
     from gmbench.runner import Options
 
     options = Options(
@@ -129,6 +131,16 @@ def _run_all(plans: list[Plan], options: Options, *, as_json: bool, debug: bool)
                     if not plan.task_card.argument:  # nobody else has a file of the user's
                         print_neighbours(console, mine, plan.task_card)
     return records, codes
+
+
+def _without_headline(plan: Plan) -> str:
+    """What the headline needs and the model's card does not offer: better said before a long fit than after it."""
+    task, offered = plan.task_card, set(plan.model_card.capabilities)
+    for needed in plan.variant.requires or task.metrics[task.headline].requires:
+        if not offered & set(alternatives := needed.split("|")):
+            lacking = f"needs {' or '.join(alternatives)}, which {plan.model_card.name} does not offer"
+            return f"note: no headline and no rank on {plan.variant.name}: {task.headline} {lacking}"
+    return ""
 
 
 def _label(task: str, variant: str, track: str, model: str, seed: int) -> str:
