@@ -61,6 +61,7 @@ class MetricCard(_Strict):
     """What a task says of one of its metrics.
 
     `requires`: capabilities; `a|b` means that either will do. `null`: the value that the truth gets, where it has one.
+    `beside`: whether it has a column in the main tables, by the headline's estimator.
     """
 
     summary: str
@@ -69,6 +70,7 @@ class MetricCard(_Strict):
     requires: list[str] = []
     version: int = 1
     headline: bool = False
+    beside: bool = False
     null: float | None = None
 
 

@@ -66,7 +66,7 @@ def fetch(file: DataFile) -> Path:
         return path
     if not path.is_file():
         if not file.url:
-            raise UserError(f"{file.path} is missing and has no address: put it into the folder $GMBENCH_DATA names")
+            raise UserError(f"{file.path} is missing and has no address: {_where_to_put_it()}")
         _download(file, path, expected)
     if (found := sha256_of(path)) != expected:
         raise UserError(f"{path} is damaged: SHA-256 {found[:12]}… where {expected[:12]}… is expected; remove it")
@@ -85,6 +85,11 @@ def _download(file: DataFile, path: Path, expected: str) -> None:
         raise UserError(f"{file.url}: the download is damaged ({str(error).splitlines()[0]})") from None
     except Exception as error:  # requests raises a family of its own
         raise UserError(
-            f"{file.path} could not be downloaded from {file.url} ({type(error).__name__}); "
-            "put it into the folder $GMBENCH_DATA names"
+            f"{file.path} could not be downloaded from {file.url} ({type(error).__name__}): {_where_to_put_it()}"
         ) from None
+
+
+def _where_to_put_it() -> str:
+    named = os.environ.get("GMBENCH_DATA")
+    state = "not set" if not named else named if Path(named).expanduser().is_dir() else f"{named}, which is no folder"
+    return f"put it into the folder that $GMBENCH_DATA names (now: {state}), or into {cache_folder()}"

@@ -85,6 +85,14 @@ class Row:
         total = variance(values) / len(values) + self.shared_stderr**2
         return t_quantile(0.95, len(values) - 1) * math.sqrt(total)
 
+    @property
+    def points_half_width(self) -> float | None:
+        """Half the 95 % interval of one fit's headline over test points; None where there are several fits."""
+        finite = self.value is not None and math.isfinite(self.value)
+        if not finite or self.half_width is not None or len(self.by_seed) > 1 or not self.shared_stderr:
+            return None
+        return 1.96 * self.shared_stderr
+
     @cached_property
     def shared_stderr(self) -> float:
         """The standard error that averaging over seeds does not reduce; 0 where a run states none."""

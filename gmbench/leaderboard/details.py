@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -44,7 +45,7 @@ def details(rows: Sequence[Row], card: TaskCard) -> str:
     same = _same_everywhere(found)
     by_distribution = _bases_by_distribution(found, same)
     headlines = {_key(e.record.headline) for row in rows for e in row.done}
-    keys = sorted({key for _, estimates in found for key in estimates} - same.keys())
+    keys = sorted({key for _, estimates in found for key in estimates} - same.keys(), key=_in_order)
     parts = [LEGEND]
     if by_distribution:
         parts.append(_distribution_table(found, by_distribution, same))
@@ -65,6 +66,12 @@ def details(rows: Sequence[Row], card: TaskCard) -> str:
         parts.append("\n".join(lacking))
     parts.append("\n".join(_records(rows)))
     return "\n\n".join(parts)
+
+
+def _in_order(key: Key) -> list[tuple[int, str]]:
+    """Sorts by the alphabet, and numbers within by their size: d4 before d16."""
+    parts = re.split(r"(\d+)", str(key))
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def _key(text: str) -> Key:
@@ -114,7 +121,8 @@ def _distribution_table(
 ) -> str:
     lines = []
     for row, estimates in found:
-        for detail in sorted({key.detail for key in estimates if key.base in bases and key not in same}):
+        details = {key.detail for key in estimates if key.base in bases and key not in same}
+        for detail in sorted(details, key=lambda detail: _in_order(Key("", detail))):
             cells = [_cell(estimates.get(Key(base, detail))) for base in bases]
             lines.append([escape(row.name), escape(detail or "–"), *cells])
     header = ["model", "distribution.estimator", *map(escape, bases)]

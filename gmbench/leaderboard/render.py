@@ -14,17 +14,24 @@ from gmbench.plugin import TaskCard
 from gmbench.published import LeftOut, PublishedRow
 from gmbench.registry import Registry
 
+ONE_FIT = "†"
+LONG = 80  # characters of a reason that would widen its whole column
+
 
 def ranked_table(ranked: Sequence[Ranked], card: TaskCard, registry: Registry) -> str:
-    """The headline table; rows without a rank say why."""
-    header = ["rank", "model", "family", _title(card), "estimate", "seeds", "parameters", "fit CPU-s", "samples/s", ""]
+    """The headline table; rows without a rank say why, where that is long below the table."""
+    beside = [name for name, metric in card.metrics.items() if metric.beside]
+    header = ["rank", "model", "family", _title(card), *map(escape, beside)]
+    header += ["estimate", "seeds", "parameters", "fit CPU-s", "samples/s", ""]
+    notes: dict[str, int] = {}
     rows = [
         [
             "–" if one.rank is None else str(one.rank),
             escape(one.row.name),
             _family(one.row, registry),
-            "–" if one.row.value is None else number(one.row.value, one.row.half_width),
-            escape("; ".join(filter(None, (_estimator(one.row, card), one.reason and f"not ranked: {one.reason}")))),
+            _headline(one.row),
+            *(_beside(one.row, card, name) for name in beside),
+            escape("; ".join(filter(None, (_estimator(one.row, card), _reason(one, notes))))),
             _seeds(one.row),
             f"{one.row.record.cost.parameters:,}",
             _cost(one.row),
@@ -33,7 +40,14 @@ def ranked_table(ranked: Sequence[Ranked], card: TaskCard, registry: Registry) -
         ]
         for one in ranked
     ]
-    return table(header, rows, right=(0, 3, 5, 6, 7, 8))
+    numbers = range(3, 4 + len(beside))
+    made = table(header, rows, right=(0, *numbers, *(numbers.stop + one for one in range(1, 5))))
+    lines = [f"({number}) {escape(note)}" for note, number in notes.items()]
+    if any(one.row.points_half_width is not None for one in ranked):
+        lines.append(
+            f"{ONE_FIT} one fit: ± is half of the 95 % interval over test points, and says nothing of other fits"
+        )
+    return "\n\n".join([made, *lines])
 
 
 def overview(ranked: Mapping[str, Sequence[Ranked]], registry: Registry) -> str:
@@ -99,6 +113,29 @@ def record_link(parts: Sequence[str], text: str) -> str:
 def _as_published(row: PublishedRow) -> str:
     """The number with the digits that its source gives: it is not ours to round."""
     return f"{row.value:.12g}" + ("" if row.stderr is None else f" ± {row.stderr:.12g}")
+
+
+def _headline(row: Row) -> str:
+    if row.value is None:
+        return "–"
+    if row.points_half_width is not None:
+        return f"{number(row.value, row.points_half_width)} {ONE_FIT}"
+    return number(row.value, row.half_width)
+
+
+def _beside(row: Row, card: TaskCard, name: str) -> str:
+    """The mean over seeds of another metric by the headline's estimator."""
+    estimator = row.record.headline.removeprefix(card.headline)
+    found = [entry.record.metrics.get(f"{name}{estimator}") for entry in row.done if entry.value is not None]
+    values = [one.value for one in found if one is not None]
+    return number(mean(values)) if values else "–"
+
+
+def _reason(one: Ranked, notes: dict[str, int]) -> str:
+    """Why there is no rank; what is long goes among the notes."""
+    if not one.reason or len(one.reason) <= LONG:
+        return one.reason and f"not ranked: {one.reason}"
+    return f"not ranked ({notes.setdefault(one.reason, len(notes) + 1)})"
 
 
 def _title(card: TaskCard) -> str:

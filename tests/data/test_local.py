@@ -96,6 +96,18 @@ def test_an_address_that_does_not_answer(folders: tuple[Path, Path], address: st
         local.fetch(file(url=f"{address}/nothing"))
 
 
+def test_where_to_put_a_file_is_said(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    for state, named in (
+        ("not set", ""),
+        (f"{folders[0]}", f"{folders[0]}"),
+        ("/nowhere, which is no folder", "/nowhere"),
+    ):
+        monkeypatch.setenv("GMBENCH_DATA", named)
+        with pytest.raises(UserError) as caught:
+            local.fetch(file())
+        assert f"(now: {state}), or into {folders[1]}" in str(caught.value)
+
+
 def test_only_a_packed_file_has_another_form() -> None:
     with pytest.raises(ValidationError, match="is not packed"):
         file(path="some/text")

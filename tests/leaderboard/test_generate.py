@@ -214,6 +214,44 @@ def test_better_than_the_truth_is_shown_without_a_rank(boards: Any) -> None:
     assert "not ranked: better than the truth: not a probability distribution" in lines_of(boards, "beta")[0]
 
 
+def test_a_long_reason_stands_below_the_table(boards: Any) -> None:
+    boards.row("alpha", NEAR_ONE)
+    for model in ("beta", "gamma"):
+        boards.add(model, 0, None, unavailable={"gap": f"needs {'this or that, and ' * 10}more"})
+    text = text_of(boards)
+    assert all("not ranked (1)" in lines_of(boards, model)[0] for model in ("beta", "gamma"))
+    assert text.count("(1) no headline: needs this or that") == 1
+    assert len(lines_of(boards, "alpha")[0]) < 200
+
+
+def test_one_fit_has_the_interval_of_its_test_points(boards: Any) -> None:
+    boards.add("alpha", 0, 1.5, stderr=0.1)
+    assert "1.50 ± 0.20 †" in lines_of(boards, "alpha")[0] and "† one fit" in text_of(boards)
+    boards.add("alpha", 1, 1.7, stderr=0.1)
+    assert "†" not in text_of(boards)
+
+
+def test_another_unit_of_the_headline_stands_beside_it(boards: Any) -> None:
+    card = boards.plugins / "toy_task" / "plugin.toml"
+    card.write_text(card.read_text().replace('summary = "likelihoods"', 'summary = "likelihoods"\nbeside = true'))
+    for seed, value in enumerate((20.0, 22.0)):
+        own = {"nll.exact": Estimate(value=value, stderr=0.1), "nll.other": Estimate(value=99.0, stderr=0.1)}
+        boards.add("alpha", seed, 1.0 + seed, metrics=own)
+    boards.add("beta", 0, 3.0)
+    text = text_of(boards)
+    header = next(line for line in text.splitlines() if line.startswith("|   rank"))
+    assert [cell.strip() for cell in header.split("|")][4:7] == ["gap ↓ (nats)", "nll", "estimate"]
+    assert [cell.strip() for cell in lines_of(boards, "alpha")[0].split("|")][5] == "21"
+    assert [cell.strip() for cell in lines_of(boards, "beta")[0].split("|")][5] == "–"
+
+
+def test_columns_are_in_the_order_of_their_numbers(boards: Any) -> None:
+    keys = ("distance.d16", "distance.d4", "distance.d1", "distance.all")
+    boards.add("alpha", 0, 1.0, metrics={key: Estimate(value=2.0, stderr=0.1) for key in keys})
+    [header] = [line for line in text_of(boards).splitlines() if "d16" in line]
+    assert [cell.strip() for cell in header.split("|")][2:6] == ["all", "d1", "d4", "d16"]
+
+
 def test_quoted_rows_stand_under_the_tracks_whose_protocol_is_comparable(boards: Any) -> None:
     boards.row("alpha", NEAR_ONE, track="smoke")
     assert "Nobody" not in text_of(boards)
