@@ -115,6 +115,11 @@ class Model(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} takes no input {name!r}")
 
     @property
+    def num_parameters(self) -> int:
+        """How many numbers were fitted by gradient, as leaderboards show it; of a model that reads them, its own."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+    @property
     def device(self) -> torch.device:
         """Where the model's tensors are."""
         for tensor in (*self.parameters(), *self.buffers()):

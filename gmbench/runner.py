@@ -152,7 +152,7 @@ def _fit(plan: Plan, data: Data, parents: dict[str, Model], options: Options) ->
     )
     cost = _costs(
         trainer.fit(model, data),
-        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        parameters=model.num_parameters,
         parents_process_seconds=_parents_cost(plan),
     )
     write_atomically(weights, save({name: t.contiguous() for name, t in model.state_dict().items()}))

@@ -440,6 +440,13 @@ def test_positions_that_depend_on_the_batch_end_where_they_begin_to() -> None:
     assert float(score(parts, windows(beyond, 32, 8), tokens_per_batch=99)[0]) != pytest.approx(alone, abs=0.1)
 
 
+def test_a_checkpoint_without_a_tokenizer_says_so(causal: Path, tmp_path: Path) -> None:
+    folder = copied(causal, tmp_path)
+    for path in (*folder.glob("tokenizer*"), *folder.glob("vocab*"), *folder.glob("merges*")):
+        path.unlink()
+    assert "has no tokenizer" in refused(folder)
+
+
 def test_other_kinds_of_models_are_refused(causal: Path, tmp_path: Path) -> None:
     folder = copied(causal, tmp_path)
     config = json.loads((folder / "config.json").read_text())
@@ -597,6 +604,7 @@ def test_run_measures_a_folder_and_keeps_its_digest(
     texts = ["the cat sees", "dog", "the cat sees the dog"]
     expected = -float(build(folder).score_text(texts).mean())
     assert record["metrics"]["nats.text"]["value"] == pytest.approx(expected, abs=TOLERANCE)
+    assert record["cost"]["parameters"] == sum(one.numel() for one in plain(folder)[0].parameters())
     assert "checkpoint" not in record["config"] and len(record["config"]["sha256"]) == 64
     assert "causal model" in record["unavailable"]["pseudo"] and record["headline"] == "nats.text"
     assert f"--model hf:{folder}" in record["command"] and not record["card_config"]

@@ -25,6 +25,7 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 # What decides the probabilities of a text: weights, the config, and what tokenizers read.
 READ = ("*.safetensors", "*.json", "*.txt", "*.model")
 NOT_READ = ("generation_config.json", "trainer_state.json", "training_args.json")
+TOKENIZER = ("tokenizer*", "vocab*", "*.model")  # one of these at least
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -108,6 +109,8 @@ def load(folder: Path) -> Loaded:
             network, found = kind.from_pretrained(
                 folder, config=config, use_safetensors=True, output_loading_info=True, **local
             )
+            if not any(path for pattern in TOKENIZER for path in folder.glob(pattern)):
+                raise UserError(f"{folder} has no tokenizer: save that of the model there as well")
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
         except UserError:
             raise

@@ -144,6 +144,11 @@ class HuggingFace(Model):
         return pseudo_log_prob(network, ids, mask=mask).to(x.device)
 
     @property
+    def num_parameters(self) -> int:
+        """Those of the checkpoint's network."""
+        return sum(parameter.numel() for parameter in self._loaded.network.parameters())
+
+    @property
     def window(self) -> int:
         """Tokens that the network reads at once.
 
