@@ -25,6 +25,7 @@ from gmbench.conformance.latents import (
 from gmbench.conformance.tokens import (
     first_tokens_are_sampled_as_scored,
     next_tokens_sum_to_one,
+    pseudo_log_probs_leave_room_for_other_words,
     sequences_come_back,
     token_log_prob_looks_back_only,
     token_log_probs_make_up_log_prob,
@@ -347,6 +348,7 @@ CHECKS: Sequence[Callable[[ModelUnderTest], None]] = (
     token_log_probs_make_up_log_prob,
     token_log_prob_looks_back_only,
     next_tokens_sum_to_one,
+    pseudo_log_probs_leave_room_for_other_words,
     first_tokens_are_sampled_as_scored,
     uses_no_global_randomness,
     survives_saving,

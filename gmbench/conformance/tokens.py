@@ -58,6 +58,19 @@ def next_tokens_sum_to_one(m: Any) -> None:
         require(abs(total - 1) < 1e-3, f"the probabilities of all tokens at position {position} sum to {total:.5f}")
 
 
+def pseudo_log_probs_leave_room_for_other_words(m: Any) -> None:
+    """p(word | its end) · p(end | word) of sentences of one word: over all words at most 1, unless a token sees itself."""
+    space, ask = _space(m), _asked(m, "pseudo_log_prob")
+    if not space.ends or space.vocab_size > MAX_VOCABULARY:
+        raise Skipped("windows of a stream, or a large vocabulary")
+    x = torch.full((space.vocab_size - 2, space.max_length), space.PAD)
+    x[:, 0], x[:, 1] = torch.arange(2, space.vocab_size), space.EOS
+    nats = ask(x)
+    require(tuple(nats.shape) == (len(x),), f"pseudo_log_prob gave {tuple(nats.shape)} for {len(x)} sequences")
+    total = float(nats.double().exp().sum())
+    require(total < 1 + 1e-3, f"pseudo_log_prob of all sentences of one word: the probabilities sum to {total:.3f}")
+
+
 def first_tokens_are_sampled_as_scored(m: Any) -> None:
     space = _space(m)
     if isinstance(m.data.space, TokenPair):

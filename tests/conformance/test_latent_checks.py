@@ -63,23 +63,23 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "harmonium": latents.harmonium_takes_what_ascends,
     "ascend": latents.harmonium_takes_what_ascends,
 }
-FAULTS: list[tuple[str, Callable[..., Any]]] = [
-    ("encode", lambda x: x[:, 0]),
-    ("encode", lambda x: x / 0),
-    ("encode", lambda x: x + torch.rand(1)),
-    ("reconstruct", lambda x: 2 * x),
-    ("reconstruct", lambda x: x[:, :2]),
-    ("posterior", lambda x: Normal(x[:, :LATENT], 1.0)),
-    ("posterior", lambda x: Independent(Normal(x, 1.0), 1)),
-    ("prior", lambda: Normal(0.0, 1.0)),
-    ("log_likelihood", lambda x, z: -z.square().sum((0, -1))),
-    ("log_likelihood", lambda x, z: 1 + z.square().sum(-1)),
-    ("decode", lambda z: z.repeat(1, 2) + 2),
-    ("decode", lambda z: z.sigmoid()),
-    ("harmonium", lambda: Harmonium(torch.zeros(5, 3), torch.zeros(3), torch.zeros(5))),
-    ("ascend", lambda x, rng: (x, torch.zeros(len(x)))),
-    ("ascend", lambda x, rng: (x[:, :3] / 2 + 0.1, torch.zeros(len(x)))),
-    ("ascend", lambda x, rng: (x[:, :3], torch.zeros(1))),
+FAULTS: list[tuple[str, Callable[..., Any], str]] = [
+    ("encode", lambda x: x[:, 0], "gave shape"),
+    ("encode", lambda x: x / 0, "not finite numbers"),
+    ("encode", lambda x: x + torch.rand(1), "other features the second time"),
+    ("reconstruct", lambda x: 2 * x, "outside of"),
+    ("reconstruct", lambda x: x[:, :2], "gave shape"),
+    ("posterior", lambda x: Normal(x[:, :LATENT], 1.0), "prior: "),
+    ("posterior", lambda x: Independent(Normal(x, 1.0), 1), "posterior: event"),
+    ("prior", lambda: Normal(0.0, 1.0), "event shape"),
+    ("log_likelihood", lambda x, z: -z.square().sum((0, -1)), "is expected"),
+    ("log_likelihood", lambda x, z: 1 + z.square().sum(-1), "is positive"),
+    ("decode", lambda z: z.repeat(1, 2) + 2, "outside of"),
+    ("decode", lambda z: z.sigmoid(), "gave shape"),
+    ("harmonium", lambda: Harmonium(torch.zeros(5, 3), torch.zeros(3), torch.zeros(5)), "weight is"),
+    ("ascend", lambda x, rng: (x, torch.zeros(len(x))), "the harmonium takes"),
+    ("ascend", lambda x, rng: (x[:, :3] / 2 + 0.1, torch.zeros(len(x))), "other than 0 and 1"),
+    ("ascend", lambda x, rng: (x[:, :3], torch.zeros(1)), "log weights of shape"),
 ]
 
 
@@ -88,13 +88,13 @@ def test_a_sound_model_passes(name: str) -> None:
     CHECKS[name](under_test(Sound()))
 
 
-@pytest.mark.parametrize(("name", "fault"), FAULTS)
-def test_a_fault_is_caught(name: str, fault: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(("name", "fault", "said"), FAULTS)
+def test_a_fault_is_caught(name: str, fault: Callable[..., Any], said: str) -> None:
     model = Sound()
     setattr(model, name, fault)
-    with pytest.raises(Exception) as caught:
+    with pytest.raises(Exception, match=said) as caught:
         CHECKS[name](under_test(model))
-    assert "\n" not in str(caught.value) and not isinstance(caught.value, (Skipped, AttributeError, TypeError))
+    assert "\n" not in str(caught.value)
 
 
 def test_latents_need_each_other_and_may_be_missing() -> None:
