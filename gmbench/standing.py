@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -62,17 +63,29 @@ def neighbours(task: str, variant: str, track: str, *, apart_from: Sequence[Reco
     assert isinstance(card, TaskCard)
     shown = {record.fit_id for record in apart_from}
     entries = []
-    for path in sorted((root / "records" / task).glob("*/*.json")):
-        try:
-            entry = read_entry(path)
-        except UserError:
-            continue  # `leaderboard --check` names it; a run's own result is shown all the same
+    for entry in _shipped(root, task):
         record = entry.record
         same = (record.task, record.variant, record.track) == (task, variant, track)
         if same and record.card_config and record.fit_id not in shown:
             entries.append(entry)
     rows = [row for table in tables_of(card, entries, registry) for row in table.rows if row.current]
     return [_neighbour(row) for row in rows if row.value is not None]
+
+
+def places(task: str) -> list[str]:
+    """The variants, each with its tracks, of which there are shipped records of a task."""
+    root = leaderboards_root()
+    found: dict[str, dict[str, None]] = {}
+    for entry in _shipped(root, task) if root else ():
+        found.setdefault(entry.record.variant, {})[entry.record.track] = None
+    return [f"{variant} ({', '.join(tracks)})" for variant, tracks in found.items()]
+
+
+def _shipped(root: Path, task: str) -> Iterator[Entry]:
+    for path in sorted((root / "records" / task).glob("*/*.json")):
+        # `leaderboard --check` names one that cannot be read; a run's own result is shown all the same
+        with contextlib.suppress(UserError):
+            yield read_entry(path)
 
 
 def summarize(records: Sequence[Record]) -> Neighbour:

@@ -15,7 +15,7 @@ from gmbench.estimate import Estimate
 from gmbench.leaderboard.markdown import number
 from gmbench.plugin import TaskCard
 from gmbench.record import RECORD, Record
-from gmbench.standing import Neighbour, neighbours, summarize
+from gmbench.standing import Neighbour, neighbours, places, summarize
 
 _WIDTH_OF_A_FILE = 160
 
@@ -85,7 +85,9 @@ def print_neighbours(console: Console, records: Sequence[Record], card: TaskCard
     direction = card.metrics[card.headline].direction
     console.print(f"\n{card.headline} on {first.task} {first.variant}, track {first.track}", style="bold")
     if not others:
-        console.print("no other records of this variant and track are shipped yet", style="dim")
+        there = places(first.task)
+        more = f"; there are of {', '.join(there)}" if there else ""
+        console.print(f"no other records of this variant and track are shipped yet{more}", style="dim")
         return
     rows: list[tuple[Neighbour, bool]] = [(own, True), *((other, False) for other in others)]
     rows.sort(key=lambda row: row[0].value, reverse=direction == "higher")
