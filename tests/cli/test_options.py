@@ -17,7 +17,7 @@ EXPECTED = {
     "data verify": "task --debug",
     "data path": "task --debug",
     "check": "plugin --json --debug",
-    "new model": "name --out --debug",
+    "new model": "name --out --space --debug",
     "new task": "name --out --debug",
     "score": "--task --samples --variant --track --name --seed --out --json --debug",
     "submit": "runs --to --debug",
