@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from gmbench.leaderboard.naming import Naming, name_of
-from gmbench.leaderboard.statistics import mean, t_quantile, variance
+from gmbench.leaderboard.statistics import Part, half_width, mean, variance
 from gmbench.plugin import TaskCard
 from gmbench.record import Record, read_points, read_record
 from gmbench.registry import Registry
@@ -82,8 +82,7 @@ class Row:
         values = list(self.by_seed.values())
         if len(values) < 2 or not all(map(math.isfinite, values)) or self.record.subject != "run":
             return None  # measuring one fit again says nothing of other fits
-        total = variance(values) / len(values) + self.shared_stderr**2
-        return t_quantile(0.95, len(values) - 1) * math.sqrt(total)
+        return half_width([(variance(values) / len(values), len(values) - 1), self.shared_part])
 
     @property
     def points_half_width(self) -> float | None:
@@ -92,6 +91,12 @@ class Row:
         if not finite or self.half_width is not None or len(self.by_seed) > 1 or not self.shared_stderr:
             return None
         return 1.96 * self.shared_stderr
+
+    @property
+    def shared_part(self) -> Part:
+        """The variance that averaging over seeds does not reduce, known from the test points, or draws, of one run."""
+        numbers = [e.record.metrics[e.record.headline].n for e in self.done if e.value is not None]
+        return self.shared_stderr**2, max(1, min(numbers, default=1) - 1)
 
     @cached_property
     def shared_stderr(self) -> float:

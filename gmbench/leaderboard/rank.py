@@ -10,7 +10,7 @@ from operator import add, mul, sub
 
 from gmbench.consistency import BEATS_THE_TRUTH, beats_the_truth
 from gmbench.leaderboard.collect import Row
-from gmbench.leaderboard.statistics import holm_with_the_best, mean, two_sided_t, variance
+from gmbench.leaderboard.statistics import Part, holm_with_the_best, mean, p_value, variance
 from gmbench.plugin import MetricCard
 
 LEVEL = 0.05
@@ -67,8 +67,8 @@ def _p_value(row: Row, best: Row, sign: float, means: _Means) -> float:
     """Two-sided p of equal expected headlines, by Student's t on paired differences.
 
     The variance of the mean difference is that over the shared seeds plus that over the shared test points, of the
-    difference averaged over seeds: what is drawn twice, seeds and points, is uncertain twice. Degrees of freedom are
-    the seeds' alone, which is conservative. Without two shared seeds the rows are compared unpaired.
+    difference averaged over seeds: what is drawn twice, seeds and points, is uncertain twice, each with its own degrees
+    of freedom (`half_width`). Without two shared seeds the rows are compared unpaired.
     """
     shared = tuple(sorted(set(row.by_seed) & set(best.by_seed)))
     paired = len(shared) > 1
@@ -79,19 +79,16 @@ def _p_value(row: Row, best: Row, sign: float, means: _Means) -> float:
     difference = mean(ours) - mean(theirs)
     if sign * difference <= 0:  # not worse on the seeds that are compared
         return 1.0
-    unpaired_points = row.shared_stderr**2 + best.shared_stderr**2
+    unpaired_points = [row.shared_part, best.shared_part]
     if paired:
-        between = variance(list(map(sub, ours, theirs))) / len(shared)
         points = _point_variance(_points(row, shared, means), _points(best, shared, means))
-        total = between + (unpaired_points if points is None else points)
-    else:
-        total = variance(ours) / len(ours) + variance(theirs) / len(theirs) + unpaired_points
-    if total == 0:
-        return 0.0
-    return two_sided_t(difference / math.sqrt(total), min(len(ours), len(theirs)) - 1)
+        between = [(variance(list(map(sub, ours, theirs))) / len(shared), len(shared) - 1)]
+        return p_value(difference, between + (unpaired_points if points is None else [points]))
+    between = [(variance(values) / len(values), len(values) - 1) for values in (ours, theirs)]
+    return p_value(difference, between + unpaired_points)
 
 
-def _point_variance(ours: list[float] | None, theirs: list[float] | None) -> float | None:
+def _point_variance(ours: list[float] | None, theirs: list[float] | None) -> Part | None:
     """Variance of the mean over test points of the difference; None where the points cannot be paired."""
     if ours is None or theirs is None or len(ours) != len(theirs) or len(ours) < 2:
         return None
@@ -99,7 +96,7 @@ def _point_variance(ours: list[float] | None, theirs: list[float] | None) -> flo
     centre = sum(difference) / len(difference)
     centred = [value - centre for value in difference]
     found = sum(map(mul, centred, centred)) / (len(centred) - 1) / len(centred)
-    return found if math.isfinite(found) else None
+    return (found, len(centred) - 1) if math.isfinite(found) else None
 
 
 def _points(row: Row, seeds: tuple[int, ...], means: _Means) -> list[float] | None:
