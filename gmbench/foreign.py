@@ -26,7 +26,7 @@ MAX_SAMPLES = 10_000_000
 # Capabilities whose methods give tensors, or things that metrics ask themselves.
 TENSORS: tuple[str, ...] = ("energy", "couplings", "token_log_prob", "pseudo_log_prob", "score_text", "attention")
 TENSORS += ("log_likelihood", "encode", "decode", "reconstruct")
-OBJECTS = ("sampler", "prior", "posterior", "choose")
+OBJECTS = ("sampler", "prior", "posterior", "choose", "count_tokens")
 
 
 def adapt(model: Any, space: Space, likelihood: Likelihood | None = None) -> SimpleNamespace:

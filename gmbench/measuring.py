@@ -122,7 +122,8 @@ def measure(
     found = Measured()
     wall, process = time.perf_counter(), time.process_time()
     device = model.device if isinstance(model, Model) else torch.device("cpu")
-    draws = draws or Draws(model, stream("measure/draws", seed, device=device), task.space)
+    drawn = task.space.target if isinstance(task.space, TokenPair) else task.space  # of pairs a model draws the targets
+    draws = draws or Draws(model, stream("measure/draws", seed, device=device), drawn)
     measured = _Offered(model, task.space)
     progress.stage("measure", len(task.card.metrics), 0)
     for done, (name, card) in enumerate(task.card.metrics.items(), start=1):

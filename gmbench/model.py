@@ -172,7 +172,7 @@ class TokenCounts(NamedTuple):
     """How many tokens a model makes of texts."""
 
     splitting: str
-    """Names how it splits, in letters and digits: counts of two ways of splitting do not compare."""
+    """Names the vocabulary, in letters and digits: counts of tokens of two vocabularies do not compare."""
     num: Tensor
     """(B,), int64."""
 

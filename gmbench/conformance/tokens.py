@@ -62,6 +62,8 @@ def pseudo_log_probs_leave_room_for_other_words(m: Any) -> None:
     """Over all words at one place Σ p(word | others) Π p(another | the word and others) is at most 1, or tokens see
     themselves."""
     space, ask = _space(m), _asked(m, "pseudo_log_prob")
+    if isinstance(m.data.space, TokenPair):
+        raise Skipped("points are pairs")
     num_words = (m.points > space.EOS).sum(1)
     if not space.ends or space.vocab_size > MAX_VOCABULARY or int(num_words.max()) == 0:
         raise Skipped("windows of a stream, a large vocabulary, or no words")

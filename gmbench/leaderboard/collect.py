@@ -90,7 +90,7 @@ class Row:
         finite = self.value is not None and math.isfinite(self.value)
         if not finite or self.half_width is not None or len(self.by_seed) > 1 or not self.shared_stderr:
             return None
-        return 1.96 * self.shared_stderr
+        return half_width([self.shared_part])
 
     @property
     def shared_part(self) -> Part:

@@ -64,7 +64,7 @@ _Means = dict[tuple[int, tuple[int, ...]], "list[float] | None"]
 
 
 def _p_value(row: Row, best: Row, sign: float, means: _Means) -> float:
-    """Two-sided p of equal expected headlines, by Student's t on paired differences.
+    """Two-sided p of equal expected headlines, on paired differences where the rows share seeds.
 
     The variance of the mean difference is that over the shared seeds plus that over the shared test points, of the
     difference averaged over seeds: what is drawn twice, seeds and points, is uncertain twice, each with its own degrees

@@ -43,10 +43,6 @@ def ranked_table(ranked: Sequence[Ranked], card: TaskCard, registry: Registry) -
     numbers = range(3, 4 + len(beside))
     made = table(header, rows, right=(0, *numbers, *(numbers.stop + one for one in range(1, 5))))
     lines = [f"({number}) {escape(note)}" for note, number in notes.items()]
-    if any(one.row.points_half_width is not None for one in ranked):
-        lines.append(
-            f"{ONE_FIT} one fit: ± is half of the 95 % interval over test points, and says nothing of other fits"
-        )
     return "\n\n".join([made, *lines])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 
 
 def mean(values: Sequence[float]) -> float:
@@ -42,8 +42,9 @@ Part = tuple[float, int]
 def half_width(parts: Sequence[Part], p: float = 0.05) -> float:
     """Half of an interval for a mean whose variance is a sum of estimated ones: √Σ t² v, each with its own t.
 
-    It holds the mean with at least probability 1 - p, whatever the parts are (S. Banerjee, Approximate Confidence
-    Interval for Linear Functions of Means of k Populations, Sankhyā 22, 1960). One t of the fewest degrees of freedom
+    With normal noise and independent parts it holds the mean with at least probability 1 - p, whatever their sizes and
+    degrees of freedom are (S. Banerjee, Approximate Confidence Interval for Linear Functions of Means of k
+    Populations, Sankhyā 22, 1960). One t of the fewest degrees of freedom
     for all of them would make a few seeds out of thousands of test points.
     """
     return math.sqrt(math.fsum(t_above(p, df) ** 2 * variance for variance, df in parts if variance > 0))
@@ -66,10 +67,10 @@ def p_value(difference: float, parts: Sequence[Part]) -> float:
     return math.exp(high)
 
 
-_LARGE = 200  # degrees of freedom beyond which t differs by 1 % from the normal's, on the safe side
+_LARGE = 200  # degrees of freedom beyond which t is little larger than the normal's: at p = .05 by 1 %
 
 
-@cache
+@lru_cache(maxsize=1 << 16)
 def t_above(p: float, df: int) -> float:
     """The t with P(|T| > t) = p: in closed form of the degrees that a few seeds have, otherwise by bisection."""
     df = min(df, _LARGE)

@@ -43,7 +43,8 @@ def bleu(
         hypotheses: N texts, N at least 2.
         references: Of each text, one or more.
         order: n-grams of 1 … order words weigh alike.
-        draw: Which texts belong together, 0 … G - 1 of each, since they depend on each other; by default none do.
+        draw: Which texts belong together since they depend on each other, 0 … G - 1 of each, G at least 2; by default
+            none do.
 
     Raises:
         ValueError: There are fewer than two texts, or not as many sets of references, or a text has none.

@@ -299,6 +299,10 @@ def test_a_token_that_joins_context_and_answer_is_scored(causal: Path) -> None:
     by_token = token_loop(network, framed(tokenizer, "the cat sees")[:-1])
     [found] = build(causal).choose(["the cat se"], [["es"]])
     assert float(found) == pytest.approx(float(by_token[same:].sum()), abs=TOLERANCE)
+    # an answer beside it that joins nothing is scored from there on too: both are given the same
+    [both] = build(causal).choose(["the cat se"], [["es", " dog"]])
+    other = token_loop(network, framed(tokenizer, "the cat se dog")[:-1])
+    assert both.tolist() == pytest.approx([float(found), float(other[same:].sum())], abs=TOLERANCE)
 
 
 def test_a_masked_model_predicts_each_token_from_all_others(masked: Path) -> None:

@@ -121,7 +121,8 @@ def test_neighbours_stand_beside_the_result(gmbench: Call, monkeypatch: pytest.M
     (rival,) = standing.neighbours("coin_task", "bias=mild", "smoke")
     assert rival.model == "rival (plugin not found here)"
     assert rival.value == pytest.approx(1.0) and rival.num_seeds == 2
-    assert rival.half_width == pytest.approx(12.7062 * (0.5 / 2 + 0.1**2) ** 0.5, rel=1e-4)  # t of one degree
+    # t of one degree of freedom for two seeds, of eight for nine test points
+    assert rival.half_width == pytest.approx((12.7062**2 * 0.5 / 2 + 2.30600**2 * 0.1**2) ** 0.5, rel=1e-4)
     assert standing.neighbours("coin_task", "bias=strong", "smoke") == []
     # What another version of the headline metric measured is not compared.
     aside = path.with_name("aside.json")

@@ -225,10 +225,14 @@ def test_a_long_reason_stands_below_the_table(boards: Any) -> None:
 
 
 def test_one_fit_has_the_interval_of_its_test_points(boards: Any) -> None:
-    boards.add("alpha", 0, 1.5, stderr=0.1)
-    assert "1.50 ± 0.20 †" in lines_of(boards, "alpha")[0] and "† one fit" in text_of(boards)
+    entry = boards.add("alpha", 0, 1.5, stderr=0.1)
+    assert "1.50 ± 0.20 †" in lines_of(boards, "alpha")[0]
+    record = entry.record
+    few = record.metrics[record.headline].model_copy(update={"n": 5})  # t of 4 degrees of freedom
+    entry.path.write_text(record.model_copy(update={"metrics": {record.headline: few}}).to_json())
+    assert "1.50 ± 0.28 †" in lines_of(boards, "alpha")[0]
     boards.add("alpha", 1, 1.7, stderr=0.1)
-    assert "†" not in text_of(boards)
+    assert "†" not in lines_of(boards, "alpha")[0]
 
 
 def test_another_unit_of_the_headline_stands_beside_it(boards: Any) -> None:

@@ -44,13 +44,13 @@ class Encoder:
         Raises:
             UserError: It has none, or the network does not know the id.
         """
-        found = (getattr(self.tokenizer, f"{name}_token_id") for name in names)
-        chosen = next((one for one in found if one is not None), None)
+        found = {name: getattr(self.tokenizer, f"{name}_token_id") for name in names}
+        name, chosen = next(((name, one) for name, one in found.items() if one is not None), ("", None))
         if chosen is None:
             raise UserError(f"the checkpoint's tokenizer has no {' or '.join(name.upper() for name in names)} token")
         if chosen >= self.num_ids:
             raise UserError(
-                f"the tokenizer's {names[0].upper()} is token {chosen}, and the network knows {self.num_ids} only"
+                f"the tokenizer's {name.upper()} is token {chosen}, and the network knows {self.num_ids} only"
             )
         return int(chosen)
 

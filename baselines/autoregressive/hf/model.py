@@ -107,8 +107,9 @@ class HuggingFace(Model):
         """log p of each answer given its context, for each of N questions a tensor (num_answers,) of nats, float64.
 
         A context and its answer are split together, white space at the context's end being the answer's. From the first
-        token on that the context by itself does not have, all are scored, so that a token which joins the end of the
-        context with the answer is. The start stands in front; no end is scored. Shared text in front is read once.
+        token on that the context by itself does not have, all are scored: a token which joins the end of the context
+        with the answer is, and where one answer to a question has such a token, the others are scored from there on as
+        well, so that all are given the same. The start stands in front; no end is scored. Shared text in front is read once.
 
         Raises:
             MissingCapability: The checkpoint is of a masked model.
@@ -242,7 +243,10 @@ def answer_tokens(
     first = [encoder.start] if start else []
     together = encoder.encode(both)
     sequences = [[*first, *tokens] for tokens in together]
-    num_scored = [len(one) - common_prefix([one, own[number]]) for number, one in zip(of, together, strict=True)]
+    kept = [len(tokens) for tokens in own]  # of each context, by all of its answers: they are given the same
+    for number, one in zip(of, together, strict=True):
+        kept[number] = min(kept[number], common_prefix([one, own[number]]))
+    num_scored = [len(one) - kept[number] for number, one in zip(of, together, strict=True)]
     if num_scored and min(num_scored) < 1:
         at = num_scored.index(min(num_scored))
         raise UserError(f"the answer to question {of[at]} adds no token to its context: nothing is to be scored")

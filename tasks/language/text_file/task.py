@@ -58,13 +58,13 @@ class TextFile(CorpusTask):
         share = float((self.test == UNKNOWN).sum()) / float(self.units.words.sum())
         covered = f"{share:.1%} of what is counted is <unk>; {self.space.vocab_size - UNKNOWN - 1:,} words are known"
         for key, one in found.estimates.items():
-            own = "the text as it stands in the file" if key.endswith(".raw") else covered
+            own = "the file's own words, one blank between them" if key.endswith(".raw") else covered
             note = "; ".join(filter(None, (one.note, own)))
             found.estimates[key] = one.model_copy(update={"note": note})
         return found
 
     def _scores_anew(self, model: Any, context: Context) -> list[SequenceLikelihood]:
-        """The corpora's; and of a model of text the log p of what stands in the file, where nothing is <unk>."""
+        """The corpora's; and of a model of text the log p of the file's own words, none of them <unk>."""
         found = super()._scores_anew(model, context)
         if offers(model, "score_text"):
             log_p = model.score_text(self.texts("raw")).double().cpu()
