@@ -22,7 +22,8 @@ INTRODUCTION = (
     "over seeds and test points, does not separate from the best of their group at 95 % (Holm, over all pairs of the "
     "group) share its rank; so intervals may overlap where ranks differ. Reference rows may know the truth "
     "and are not ranked; quoted rows were not measured here. What bounds a table from both sides, the truth itself and "
-    "models that learn next to nothing, are rows of its second table, 'Reference rows'; floors and nulls of the other numbers stand below those."
+    "models that learn next to nothing, are rows of its second table, 'Reference rows'; floors and "
+    "nulls of the other numbers stand below those."
 )
 PLUS_MINUS = (
     "± is half of the 95 % interval of the mean over seeds; with † of one fit over test points, which says nothing of "

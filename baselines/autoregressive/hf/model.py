@@ -109,8 +109,8 @@ class HuggingFace(Model):
         A context and its answer are split together, white space at the context's end being the answer's. From the first
         token on that the context by itself does not have, all are scored: a token which joins the end of the context
         with the answer is, and where one answer to a question has such a token, the others are scored from there on as
-        well, so that all are given the same. The start stands in front; no end is scored. What all have in common in front
-        is read once.
+        well, so that all are given the same. The start stands in front; no end is scored. What all have in common in
+        front is read once.
 
         Raises:
             MissingCapability: The checkpoint is of a masked model.
