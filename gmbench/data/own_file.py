@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gmbench.data.text_lines import MAX_BYTES
 from gmbench.errors import UserError
-from gmbench.plugin import OwnFile, TaskCard, Variant
+from gmbench.plugin import OwnFile, TaskCard
 from gmbench.record import sha256_of
 
 MAX_STEM = 32  # characters of a file's name that a variant's name repeats
@@ -30,7 +30,7 @@ def card_of_file(card: TaskCard, path: str) -> TaskCard:
     sha256 = _digest(place)
     own = OwnFile(path=card.argument, sha256=sha256, licence="the user's own", place=place)
     factor = f"{card.argument}={_stem(place) or card.argument}-{sha256[:8]}"
-    variants = [Variant(name=f"{one.name},{factor}", tracks=one.tracks) for one in card.variants]
+    variants = [one.model_copy(update={"name": f"{one.name},{factor}"}) for one in card.variants]
     default = f"{card.default_variant},{factor}"
     return card.model_copy(update={"data": [own], "variants": variants, "default_variant": default})
 

@@ -244,6 +244,11 @@ def test_a_model_that_cannot_have_the_headline_is_told_before_it_is_fitted(
     done = gmbench("run", "--task", "coin_task", "--model", folder, "--set", "nan_at_step=0")
     assert "note: no headline and no rank on" in done.err and "excess_nats needs log_prob" in done.err
     assert "no headline and no rank" not in gmbench(*RUN).err
+    Path("some.txt").write_text("the cat sees a dog\n" * 300)
+    stream = ("run", "--task", "text_file:some.txt", "--variant", "context=stream", "--track", "smoke", "--model")
+    done = gmbench(*stream, "lstm_vae", "--set", "num_steps=1")
+    assert "word_nats needs token_log_prob or score_text, which lstm_vae does not offer" in done.err
+    assert "no headline" not in gmbench(*stream, "unigram").err
 
 
 @pytest.mark.parametrize("seed", ["-1", "4294967296", "0..4294967296", "one"])
