@@ -49,7 +49,7 @@ def made(
     card, entries = card_of(name), []
     for number, lines in enumerate(files):
         path = folder / f"{number}.txt.gz"
-        path.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
+        path.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
         entries.append(DataFile(path=path.name, sha256=sha256_of(path)))
     track = card.tracks["smoke"]
     track = track.model_copy(update={"measure": track.measure | (budget or {})})
