@@ -6,6 +6,10 @@ that anybody should have. It keeps no best weights, and its rate is constant.
 
 `windows` have no padding, so both compute the same; `sentences` are the grammar's lengths (about geometric, mean 11),
 of which the plain loop cuts off only the columns that are padding in every row.
+
+With 5000 words the logits of a step are 15 MB, which glibc gives back to the kernel and asks for again, in either loop
+and in one more than in the other: 5 to 13 of 45 ms, by which the ratio varies from .92 to 1.00. With
+MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ of a gigabyte that time is 0, and the ratio 1.01.
 """
 
 from __future__ import annotations
@@ -52,7 +56,7 @@ def plain_loop(model: GPT, data: Data, num: int) -> None:
 
 @pytest.mark.benchmark
 @pytest.mark.parametrize(
-    ("kind", "vocab_size", "num_steps"), [("windows", 46, 60), ("windows", 5000, 15), ("sentences", 46, 30)]
+    ("kind", "vocab_size", "num_steps"), [("windows", 46, 60), ("windows", 5000, 60), ("sentences", 46, 30)]
 )
 def test_gpt_step(side_by_side: Callable[..., None], kind: str, vocab_size: int, num_steps: int) -> None:
     card = read_manifest(FOLDER)
