@@ -34,7 +34,7 @@ def mauve(x: Tensor, y: Tensor, *, num_clusters: int, rng: Generator) -> Estimat
     cells. So a value means something beside that of truth against truth at the same numbers. Its standard error is
     the delta method's, of two multinomials, the cells being given. Of equal distributions the area is quadratic in
     the noise, and the error is that of its slope at the shares that were drawn, somewhat larger than the spread. (A
-    bootstrap adds the noise of the shares a second time: it states up to three times the spread there.)
+    bootstrap would add the noise of the shares a second time.)
 
     Arguments:
         num_clusters: Cells of the k-means on both sets together.

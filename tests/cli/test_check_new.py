@@ -43,7 +43,8 @@ def test_a_new_model_of_tokens_learns_which_word_follows_which(gmbench: Call, tm
 
 def test_a_template_that_is_not_there(gmbench: Call, tmp_path: Path) -> None:
     done = gmbench("new", "model", "my_model", "--space", "token")
-    assert done.code == 2 and "did you mean 'tokens'" in done.err and not list(tmp_path.iterdir())
+    assert done.code == 2 and "no template of it: did you mean 'tokens'? known: binary, tokens" in done.err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["My", "../up", "a-b", "1st", ""])

@@ -33,9 +33,7 @@ class Encoder:
 
     @property
     def end(self) -> int:
-        """What stands behind the last token and is scored: EOS."""
-        if self.tokenizer.eos_token_id is None:
-            raise UserError("the checkpoint's tokenizer has no EOS token: the end of a text has no probability")
+        """What stands behind the last token and is scored: EOS, without which the end of a text has no probability."""
         return self.mark("eos")
 
     def mark(self, *names: str) -> int:

@@ -30,7 +30,7 @@ def model(
     from gmbench.errors import UserError, nearest
 
     if space not in MODELS:
-        raise UserError(f"--space {space}: there are templates of {', '.join(MODELS)}{nearest(space, MODELS)}")
+        raise UserError(f"--space {space!r}: there is no template of it: {nearest(space, MODELS)}")
     template, where = MODELS[space]
     folder = _write("model", name, out, template)
     print(f"{folder} is made; try it: gmbench run --task {where} --track smoke --model {folder}")
